@@ -1,0 +1,30 @@
+# make demo: set everything up and run the study on the embedded model.  make test: set everything up and pass the tests.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+STAMP   = $(VENV)/.installed
+
+.PHONY: setup demo test lint types
+
+setup: $(STAMP)
+
+# torch comes first: a CPU build of a few hundred MB, where a plain `torch` pulls gigabytes of CUDA libraries.
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/python extract.py
+	$(BIN)/python train.py
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/pyright
+
+test: lint types
+	$(BIN)/python -m pytest

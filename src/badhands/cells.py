@@ -1,0 +1,65 @@
+"""A cell is one (block, timestep) pair: the atom of every table, cache key, plot axis and W&B key."""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+PSEUDO_BLOCKS = ("xt", "x0")
+"""Not blocks of the transformer, but captured beside them as baselines: packed latent and predicted clean latent."""
+
+_BLOCK = re.compile(r"(double|single)\.(\d+)|xt|x0")
+_CELL = re.compile(r"(?P<block>[a-z0-9.]+)/t(?P<timestep>\d+)")
+
+
+def block_key(block: str) -> tuple[int, int]:
+    """Sort key that puts blocks in network order: xt, x0, double.0, double.1, ..., single.0, ...
+
+    Raises:
+        ValueError: the name is none of these.
+    """
+    match = _BLOCK.fullmatch(block)
+    if match is None:
+        raise ValueError(f"unknown block {block!r}: write double.3, single.8, xt or x0")
+    if match[1] is None:
+        return (0, PSEUDO_BLOCKS.index(block))
+    return (1 if match[1] == "double" else 2, int(match[2]))
+
+
+class Cell(NamedTuple):
+    """One block at one timestep. `str(cell)` is its key everywhere: `single.8/t20`."""
+
+    block: str
+    timestep: int
+    """Counts down: with T steps, T is the first (pure noise) and 1 the last."""
+
+    def __str__(self) -> str:
+        return f"{self.block}/t{self.timestep}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Cell":
+        """Inverse of `str`.
+
+        Raises:
+            ValueError: `text` is not of the form `single.8/t20`.
+        """
+        match = _CELL.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r} is not a cell: write it as single.8/t20")
+        block_key(match["block"])
+        return cls(match["block"], int(match["timestep"]))
+
+    @property
+    def sort_key(self) -> tuple[int, int, int]:
+        """Network order; within a block from noise to image, so timesteps count down."""
+        return (*block_key(self.block), -self.timestep)
+
+
+def in_order(cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """The cells without repeats, sorted by block in network order, then from noise to image."""
+    return tuple(sorted(set(cells), key=lambda cell: cell.sort_key))
+
+
+def grid(blocks: Iterable[str], timesteps: Iterable[int]) -> tuple[Cell, ...]:
+    """Every block at every timestep, in order."""
+    steps = tuple(timesteps)
+    return in_order(Cell(block, t) for block in blocks for t in steps)
