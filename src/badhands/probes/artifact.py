@@ -1,0 +1,235 @@
+"""The probes of a run as one folder: what the watcher, the labelling app and other people's scripts load.
+
+`probes.safetensors` holds one tensor a head, cell and part (`good/single.8/t20/weight`); `card.json` says what they are.
+Weights apply to raw activations: standardisation is folded in, so a probe is one dot product.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from badhands.cells import Cell, in_order
+
+HEADS = ("hand", "good")
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Readout:
+    """One probe of one cell, float32, in raw activation coordinates."""
+
+    weight: Tensor
+    """[d]; with a hidden layer [h]."""
+    bias: float
+    platt: tuple[float, float] = (1.0, 0.0)
+    """Slope and offset: probability = sigmoid(slope * logit + offset), fitted on out-of-fold logits."""
+    hidden: tuple[Tensor, Tensor] | None = None
+    """([h, d], [h]) for `mlp`: logit = weight . relu(hidden x + bias_h) + bias."""
+
+    @property
+    def width(self) -> int:
+        return (self.hidden[0] if self.hidden else self.weight).shape[-1]
+
+    def logit(self, x: Tensor) -> Tensor:
+        """x: [..., d] in any dtype and on any device -> [...] float32 on that device."""
+        x = x.float()
+        if self.hidden is not None:
+            x = torch.relu(x @ self.hidden[0].to(x.device).T + self.hidden[1].to(x.device))
+        return x @ self.weight.to(x.device) + self.bias
+
+    def probability(self, x: Tensor) -> Tensor:
+        """Calibrated probability of the positive class (hand; good)."""
+        slope, offset = self.platt
+        return torch.sigmoid(slope * self.logit(x) + offset)
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Probes of every cell, with the vectors that steer and the thresholds that abort."""
+
+    readouts: Mapping[tuple[str, Cell], Readout]
+    directions: Mapping[Cell, Tensor]
+    """[d] float32: mean of good tokens - mean of bad tokens, raw activations (Eq. 1): adding it makes hands better."""
+    means: Mapping[Cell, Tensor]
+    """[d] float32: midpoint of the two class means."""
+    steps: Mapping[int, tuple[int, float, int]]
+    """timestep -> (step, sigma, number of steps of the schedule)."""
+    thresholds: Mapping[Cell, Mapping[float, float]] = field(default_factory=dict)
+    """cell -> {share of good images that may be lost -> image score}: stop an image that scores below it."""
+    random_directions: Mapping[Cell, Tensor] = field(default_factory=dict)
+    """[m, d] float32: draws from the within-class covariance of tokens, each as long as `directions[cell]`."""
+    card: Mapping = field(default_factory=dict)
+    """What JSON can hold: fingerprint, generation, study, probe, scores per cell, date, commit."""
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        return in_order(cell for _, cell in self.readouts)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        return tuple(head for head in HEADS if any(h == head for h, _ in self.readouts))
+
+    @property
+    def fingerprint(self) -> str | None:
+        return self.card.get("fingerprint")
+
+    @property
+    def width(self) -> int:
+        return next(iter(self.readouts.values())).width
+
+    def readout(self, head: str, cell: Cell) -> Readout:
+        """Raises ValueError for a head or cell that was not trained, naming what there is."""
+        try:
+            return self.readouts[head, cell]
+        except KeyError:
+            if head not in self.heads:
+                raise ValueError(f"these probes have no head {head!r}: use one of {', '.join(self.heads)}") from None
+            have = ", ".join(str(c) for c in self.cells if (head, c) in self.readouts)
+            raise ValueError(f"no {head} probe was trained on {cell}: use one of {have}") from None
+
+    def logit(self, head: str, cell: Cell, x: Tensor) -> Tensor:
+        """Signed score of tokens; positive means hand, or good.
+
+        Args:
+            x: [..., d] raw activations of this cell, any dtype.
+
+        Returns:
+            [...] float32.
+        """
+        return self.readout(head, cell).logit(x)
+
+    def p_bad(self, cell: Cell, x: Tensor) -> Tensor:
+        """Calibrated P(bad) of tokens x [..., d], given that they are hand: [...] float32 in 0..1."""
+        return 1 - self.readout("good", cell).probability(x)
+
+    def p_hand(self, cell: Cell, x: Tensor) -> Tensor:
+        """Calibrated P(hand) of tokens x [..., d]: [...] float32 in 0..1."""
+        return self.readout("hand", cell).probability(x)
+
+    def image_score(self, cell: Cell, x: Tensor, hand_mask: Tensor | None = None) -> float:
+        """Mean good-logit over hand tokens: low means a bad hand. The score that `thresholds` refer to.
+
+        Args:
+            x: [n, d] tokens of one image; hand_mask: bool[n], None: all are hand.
+
+        Returns:
+            nan where no token is hand.
+        """
+        if hand_mask is not None:
+            x = x[hand_mask.to(x.device)]
+        return self.logit("good", cell, x).mean().item() if len(x) else float("nan")
+
+    def to(self, device: str | torch.device) -> "Probes":
+        """A copy whose tensors lie on `device`."""
+
+        def move(readout: Readout) -> Readout:
+            hidden = readout.hidden and (readout.hidden[0].to(device), readout.hidden[1].to(device))
+            return Readout(readout.weight.to(device), readout.bias, readout.platt, hidden)
+
+        def vectors(of: Mapping[Cell, Tensor]) -> dict[Cell, Tensor]:
+            return {cell: v.to(device) for cell, v in of.items()}
+
+        return Probes(
+            {key: move(readout) for key, readout in self.readouts.items()},
+            vectors(self.directions),
+            vectors(self.means),
+            self.steps,
+            self.thresholds,
+            vectors(self.random_directions),
+            self.card,
+        )
+
+    def save(self, folder: Path | str) -> Path:
+        """Write `probes.safetensors` and `card.json` into `folder` (made if missing)."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors: dict[str, Tensor] = {}
+        for (head, cell), readout in self.readouts.items():
+            tensors[f"{head}/{cell}/weight"] = readout.weight
+            tensors[f"{head}/{cell}/bias"] = torch.tensor(readout.bias, dtype=torch.float64)
+            tensors[f"{head}/{cell}/platt"] = torch.tensor(readout.platt, dtype=torch.float64)
+            if readout.hidden is not None:
+                tensors[f"{head}/{cell}/hidden_weight"], tensors[f"{head}/{cell}/hidden_bias"] = readout.hidden
+        for name in ("directions", "means", "random_directions"):
+            tensors |= {f"{name}/{cell}": v for cell, v in getattr(self, name).items()}
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, folder / "probes.safetensors")
+        card = {
+            **self.card,
+            "format": FORMAT,
+            "heads": list(self.heads),
+            "cells": [str(cell) for cell in self.cells],
+            "width": self.width,
+            "steps": {str(t): list(step) for t, step in self.steps.items()},
+            "thresholds": {str(c): {str(k): v for k, v in of.items()} for c, of in self.thresholds.items()},
+        }
+        (folder / "card.json").write_text(json.dumps(card, indent=1, default=str) + "\n")
+        return folder
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path | str,
+        *,
+        fingerprint: str | None = None,
+        width: int | None = None,
+        generation: Mapping | None = None,
+    ) -> "Probes":
+        """Read a folder written by `save`.
+
+        Args:
+            fingerprint: of the generation the probes will watch; None: take any (watching will then be on your word).
+            width: channels of its blocks.
+            generation: the dictionary behind `fingerprint`; with it a refusal says what differs.
+
+        Raises:
+            ValueError: no probes there, another fingerprint, another width.
+        """
+        folder = Path(folder)
+        if not (folder / "card.json").is_file() or not (folder / "probes.safetensors").is_file():
+            raise ValueError(f"no probes in {folder}: give the probes/ folder of a run, or run train.py first")
+        card = json.loads((folder / "card.json").read_text())
+        trained_on = f"{card.get('model', 'a model')} (fingerprint {card.get('fingerprint')})"
+        if width is not None and width != card["width"]:
+            raise ValueError(
+                f"probes in {folder} read {card['width']} channels and were trained on {trained_on}; this model has {width}: "
+                "train probes on this model"
+            )
+        if fingerprint is not None and fingerprint != card.get("fingerprint"):
+            raise ValueError(
+                f"probes in {folder} were trained on {trained_on}, not on fingerprint {fingerprint}"
+                f"{_difference(card.get('generation') or {}, generation or {})}: train probes on this model, or watch that one"
+            )
+        tensors = load_file(folder / "probes.safetensors")
+        readouts: dict[tuple[str, Cell], Readout] = {}
+        vectors: dict[str, dict[Cell, Tensor]] = {"directions": {}, "means": {}, "random_directions": {}}
+        for key, tensor in tensors.items():
+            kind, name = key.split("/", 1)
+            if kind in vectors:
+                vectors[kind][Cell.parse(name)] = tensor
+            elif name.endswith("/weight"):
+                at = f"{kind}/{name.removesuffix('/weight')}"
+                hidden = (tensors.get(f"{at}/hidden_weight"), tensors.get(f"{at}/hidden_bias"))
+                readouts[kind, Cell.parse(name.removesuffix("/weight"))] = Readout(
+                    tensor,
+                    tensors[f"{at}/bias"].item(),
+                    (tensors[f"{at}/platt"][0].item(), tensors[f"{at}/platt"][1].item()),
+                    (hidden[0], hidden[1]) if hidden[0] is not None and hidden[1] is not None else None,
+                )
+        steps = {int(t): (int(s[0]), float(s[1]), int(s[2])) for t, s in card["steps"].items()}
+        thresholds = {Cell.parse(c): {float(k): v for k, v in of.items()} for c, of in card["thresholds"].items()}
+        return cls(
+            readouts, vectors["directions"], vectors["means"], steps, thresholds, vectors["random_directions"], card
+        )
+
+
+def _difference(trained: Mapping, present: Mapping) -> str:
+    """`; differing: steps (20, here 28)`, or nothing where one side is unknown."""
+    if not trained or not present:
+        return ""
+    keys = [k for k in {**trained, **present} if str(trained.get(k)) != str(present.get(k))]
+    return "; differing: " + ", ".join(f"{k} ({trained.get(k)}, here {present.get(k)})" for k in keys) if keys else ""
