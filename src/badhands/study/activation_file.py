@@ -1,0 +1,178 @@
+"""One image's activations on disk: a safetensors file with a tensor a cell and a row a captured token."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save as serialize
+
+from badhands.cells import Cell, in_order
+from badhands.study.journal import folder_lock, write_locked
+from badhands.study.manifest import check_id
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+}
+_TABLE = {"tokens": torch.int32, "classes": torch.uint8, "kinds": torch.uint8}
+REQUIRED_META = ("prompt", "seed", "grid", "steps")
+
+
+def write_image(
+    folder: Path,
+    image_id: str,
+    tensors: Mapping[Cell, torch.Tensor],
+    tokens: NDArray[np.int32],
+    classes: NDArray[np.uint8],
+    kinds: NDArray[np.uint8],
+    meta: Mapping[str, Any],
+) -> Path:
+    """Write `<folder>/<image_id>.safetensors`, or add cells to it; it appears complete or not at all.
+
+    Args:
+        tensors: [n, d] per cell, in the dtype the model ran in. A cell that the file already holds stays as it is.
+        tokens: int32[n], row-major indices on the token grid, ascending.
+        classes, kinds: uint8[n], the labels of these tokens.
+        meta: JSON values. Needed: `prompt`, `seed`, `grid` [h, w], `steps` {timestep: [step, sigma]}.
+
+    Raises:
+        ValueError: a value is not finite (the cell is named), or the file there has other tokens or labels.
+    """
+    check_id(image_id)
+    n = len(tokens)
+    missing = [key for key in REQUIRED_META if key not in meta]
+    assert not missing, f"meta lacks {missing}"
+    steps = {str(t): [int(step), float(sigma)] for t, (step, sigma) in meta["steps"].items()}
+    for cell, tensor in tensors.items():
+        assert tensor.ndim == 2 and tensor.shape[0] == n, f"{cell}: {tuple(tensor.shape)} for {n} tokens"
+        assert str(cell.timestep) in steps, f"{cell}: its timestep has no step and sigma"
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"image {image_id}: activations of {cell} are not finite; nothing was written for it")
+    labels = {
+        "tokens": torch.from_numpy(np.ascontiguousarray(tokens, np.int32)),
+        "classes": torch.from_numpy(np.ascontiguousarray(classes, np.uint8)),
+        "kinds": torch.from_numpy(np.ascontiguousarray(kinds, np.uint8)),
+    }
+    assert all(table.shape == (n,) for table in labels.values())
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{image_id}.safetensors"
+    with folder_lock(folder):
+        content = {str(cell): tensor.detach().cpu().contiguous() for cell, tensor in tensors.items()}
+        merged = dict(meta)
+        if path.exists():
+            old = ImageFile(path)
+            if any(not torch.equal(old.table(name), labels[name]) for name in _TABLE):
+                raise ValueError(f"{path} holds other tokens or labels; remove the file, then run extract again")
+            content |= {str(cell): tensor for cell, tensor in old.read_all().items()}
+            check_same_steps(old.meta["steps"], steps, path)
+            merged = {**meta, **old.meta}
+            steps = {**steps, **old.meta["steps"]}
+        merged["steps"] = dict(sorted(steps.items(), key=lambda item: -int(item[0])))
+        # One metadata key: safetensors writes several in random order, and equal content shall give equal files.
+        data = serialize({**content, **labels}, metadata={"badhands": json.dumps(merged, sort_keys=True)})
+        write_locked(path, data)
+    return path
+
+
+class ImageFile:
+    """The header of one activation file, checked; rows are read on demand.
+
+    Raises:
+        ValueError: the file is truncated or no activation file; the path is named.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        try:
+            with self.path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                length = int.from_bytes(file.read(8), "little")
+                if not 2 <= length <= size - 8:
+                    raise ValueError("its header is cut off")
+                header = json.loads(file.read(length))
+            self.meta: dict[str, Any] = json.loads(header.pop("__metadata__")["badhands"])
+            self._start = 8 + length
+            self._extents = {name: (_DTYPES[x["dtype"]], x["shape"], x["data_offsets"]) for name, x in header.items()}
+            end = max(offsets[1] for _, _, offsets in self._extents.values())
+            if size != self._start + end:
+                raise ValueError(f"it has {size} bytes, its header says {self._start + end}")
+            self.tokens = self.table("tokens").numpy()
+            self.cells = in_order(Cell.parse(name) for name in self._extents if name not in _TABLE)
+        except (ValueError, KeyError, TypeError) as error:
+            reason = error if isinstance(error, ValueError) else f"no {error}"
+            raise ValueError(f"{path} is damaged ({reason}): remove it, then run extract again") from None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def shape(self, cell: Cell) -> tuple[int, int]:
+        n, d = self._extents[str(cell)][1]
+        return (n, d)
+
+    def dtype(self, cell: Cell) -> torch.dtype:
+        return self._extents[str(cell)][0]
+
+    def table(self, name: str) -> torch.Tensor:
+        """`tokens`, `classes` or `kinds`: [n]."""
+        dtype, shape, _ = self._extents[name]
+        out = torch.empty(shape, dtype=dtype)
+        self.read_into(name, out)
+        return out
+
+    def read_into(self, name: str, out: torch.Tensor) -> None:
+        """Fill `out` (contiguous, of the stored shape and dtype) straight from the file: one copy."""
+        begin, end = self._extents[name][2]
+        assert out.is_contiguous() and out.numel() * out.element_size() == end - begin
+        if end > begin:
+            self._pread(out.view(-1).view(torch.uint8).numpy().data, self._start + begin)
+
+    def read_all(self) -> dict[Cell, torch.Tensor]:
+        """Every cell, as views of one buffer: {cell: [n, d]}."""
+        span = max(offsets[1] for _, _, offsets in self._extents.values())
+        data = torch.empty(span, dtype=torch.uint8)
+        self._pread(data.numpy().data, self._start)
+        found = {}
+        for cell in self.cells:
+            dtype, shape, (begin, end) = self._extents[str(cell)]
+            found[cell] = data[begin:end].view(dtype).view(shape)
+        return found
+
+    def mapped(self, cell: Cell) -> NDArray[Any]:
+        """The cell's rows as a memory map of unsigned integers of the stored width, [n, d]; nothing is read yet."""
+        dtype, shape, (begin, _) = self._extents[str(cell)]
+        word = np.dtype(f"u{dtype.itemsize}")
+        return np.memmap(self.path, dtype=word, mode="r", offset=self._start + begin, shape=tuple(shape))
+
+    def _pread(self, buffer: memoryview, offset: int) -> None:
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            done = 0
+            while done < len(buffer):
+                got = os.preadv(handle, [buffer[done:]], offset + done)
+                if got == 0:
+                    raise ValueError(f"{self.path} is damaged (it became shorter while being read)")
+                done += got
+        finally:
+            os.close(handle)
+
+
+def check_same_steps(known: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
+    """Raises ValueError where a timestep has another (step, sigma) in `new`, the steps of the file at `path`."""
+    for timestep in known.keys() & new.keys():
+        if list(known[timestep]) != list(new[timestep]):
+            raise ValueError(
+                f"{path}: timestep {timestep} is (step, sigma) {new[timestep]} here and {known[timestep]} elsewhere; "
+                "images of different sizes or step counts belong in different studies"
+            )

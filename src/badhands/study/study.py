@@ -1,0 +1,208 @@
+"""A study: one folder that holds its images, labels and activations, and can check itself."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from badhands import OUTPUTS
+from badhands.study.activation_file import ImageFile
+from badhands.study.activations import ActivationCache
+from badhands.study.journal import remove_unfinished, write_whole
+from badhands.study.labels import LabelLog, LabelRecord
+from badhands.study.manifest import ImageEntry, Manifest, check_id, pixel_sha256
+
+
+def study_folder(name: str | Path) -> Path:
+    """`outputs/studies/<name>` for a bare name; anything with a slash is a path."""
+    return Path(name).expanduser() if "/" in str(name) else OUTPUTS / "studies" / check_id(str(name))
+
+
+class Study:
+    """An existing study.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+
+    def __init__(self, root: Path | str):
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise ValueError(f"there is no study at {self.root}: make it with `python extract.py`")
+        self.manifest = Manifest(self.root / "manifest.jsonl")
+        self.labels = LabelLog(self.root / "labels.jsonl")
+
+    @classmethod
+    def create(cls, root: Path | str) -> "Study":
+        """Make the folder if needed, and clear away the temporary files of killed writers."""
+        for folder in ("images", "fingerprints", "activations"):
+            (Path(root) / folder).mkdir(parents=True, exist_ok=True)
+        study = cls(root)
+        for folder in (study.root, *(path for path in study.root.rglob("*") if path.is_dir())):
+            remove_unfinished(folder)
+        return study
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    def image_path(self, image_id: str) -> Path:
+        return self.root / "images" / f"{check_id(image_id)}.png"
+
+    def image(self, image_id: str) -> Image.Image:
+        """The stored picture, RGB.
+
+        Raises:
+            ValueError: it is not in the manifest, missing, unreadable, or its pixels are not those of the manifest.
+        """
+        entry = self.manifest.by_id.get(image_id)
+        if entry is None:
+            raise ValueError(f"{self.root}: the manifest has no image {image_id!r}")
+        return self._verified(entry)
+
+    def fingerprint_path(self, fingerprint: str) -> Path:
+        return self.root / "fingerprints" / f"{fingerprint}.json"
+
+    def fingerprint(self, fingerprint: str) -> dict[str, Any]:
+        """What the generation depended on, in full.
+
+        Raises:
+            ValueError: it is not recorded.
+        """
+        path = self.fingerprint_path(fingerprint)
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: the study does not know how its images {fingerprint} were made")
+        return json.loads(path.read_text())
+
+    def write_fingerprint(self, fingerprint: str, content: dict[str, Any]) -> None:
+        """Record it once; it never changes, since its name is its hash."""
+        path = self.fingerprint_path(fingerprint)
+        if not path.exists():
+            write_whole(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+
+    def activations_folder(self, fingerprint: str) -> Path:
+        return self.root / "activations" / fingerprint
+
+    def activation_path(self, fingerprint: str, image_id: str) -> Path:
+        return self.activations_folder(fingerprint) / f"{check_id(image_id)}.safetensors"
+
+    def fingerprints(self) -> tuple[str, ...]:
+        """Fingerprints that have activations."""
+        folder = self.root / "activations"
+        return tuple(sorted(path.name for path in folder.glob("*") if any(path.glob("*.safetensors"))))
+
+    def activations(self, fingerprint: str | None = None) -> ActivationCache:
+        """The activation cache, images in the manifest's order.
+
+        Args:
+            fingerprint: None takes the only one there is.
+
+        Raises:
+            ValueError: there are none, or several to choose from.
+        """
+        if fingerprint is None:
+            found = self.fingerprints()
+            if len(found) != 1:
+                choice = f"several, name one of {', '.join(found)}" if found else "none yet, run `python extract.py`"
+                raise ValueError(f"study {self.name} has activations of {choice}")
+            fingerprint = found[0]
+        folder = self.activations_folder(fingerprint)
+        position = {entry.id: i for i, entry in enumerate(self.manifest.entries)}
+        whole = ActivationCache(folder)
+        ordered = sorted(whole.images, key=lambda info: (position.get(info.id, len(position)), info.id))
+        return ActivationCache(folder, ordered)
+
+    def relabelled(self, cache: ActivationCache) -> list[str]:
+        """Images whose label has changed (or gone) since their activations were captured."""
+        latest = self.labels.latest()
+        changed = []
+        for info, meta in zip(cache.images, cache.meta, strict=True):
+            record = latest.get((info.id, meta.get("annotator", "")))
+            if record is None or record.digest != meta.get("label_digest"):
+                changed.append(info.id)
+        return changed
+
+    def check(self, pixels: bool = True) -> list[str]:
+        """Everything in the folder that does not fit together, one sentence each; empty when all is well.
+
+        Args:
+            pixels: also decode every picture and compare its hash.
+        """
+        return list(self._problems(pixels))
+
+    def _problems(self, pixels: bool) -> Iterator[str]:
+        try:
+            entries = self.manifest.entries
+        except ValueError as error:
+            yield str(error)
+            return
+        by_id: dict[str, ImageEntry] = {}
+        texts: dict[str, str] = {}
+        for entry in entries:
+            if entry.id in by_id:
+                yield f"manifest.jsonl: two lines have the id {entry.id!r}; remove one"
+            by_id[entry.id] = entry
+            if entry.prompt_id and texts.setdefault(entry.prompt_id, entry.prompt) != entry.prompt:
+                yield f"manifest.jsonl: two prompts have the id {entry.prompt_id!r}: image {entry.id} has the second"
+            if not self.fingerprint_path(entry.fingerprint).is_file():
+                yield f"image {entry.id}: fingerprints/{entry.fingerprint}.json is missing"
+            try:
+                if pixels:
+                    self._verified(entry)
+                elif not self.image_path(entry.id).is_file():
+                    yield f"image {entry.id}: {self.image_path(entry.id)} is missing"
+            except ValueError as error:
+                yield str(error)
+        yield from self._label_problems(by_id)
+        for path in sorted((self.root / "activations").glob("*/*.safetensors")):
+            yield from self._activation_problems(path, by_id)
+
+    def _label_problems(self, by_id: dict[str, ImageEntry]) -> Iterator[str]:
+        try:
+            records: list[LabelRecord] = list(self.labels.latest().values())
+        except ValueError as error:
+            yield f"labels.jsonl: {error}"
+            return
+        for record in records:
+            entry = by_id.get(record.image_id)
+            if entry is None:
+                yield f"labels.jsonl: {record.annotator} labelled {record.image_id!r}, which the manifest lacks"
+            elif record.grid != entry.grid:
+                yield (
+                    f"labels.jsonl: {record.annotator}'s label of {record.image_id!r} is on a grid of "
+                    f"{record.grid[0]} x {record.grid[1]}, the image has {entry.grid[0]} x {entry.grid[1]} tokens"
+                )
+
+    def _activation_problems(self, path: Path, by_id: dict[str, ImageEntry]) -> Iterator[str]:
+        try:
+            file = ImageFile(path)
+        except ValueError as error:
+            yield str(error)
+            return
+        entry = by_id.get(path.stem)
+        if entry is None:
+            yield f"{path}: activations of an image that the manifest lacks; remove the file"
+        elif tuple(file.meta["grid"]) != entry.grid or (
+            len(file) and file.tokens.max() >= entry.grid[0] * entry.grid[1]
+        ):
+            yield f"{path}: its tokens do not lie on the image's grid of {entry.grid[0]} x {entry.grid[1]}"
+        elif path.parent.name != entry.fingerprint:
+            yield f"{path}: the image was made with fingerprint {entry.fingerprint}; remove the file"
+
+    def _verified(self, entry: ImageEntry) -> Image.Image:
+        path = self.image_path(entry.id)
+        try:
+            with Image.open(path) as stored:
+                image = stored.convert("RGB")
+        except FileNotFoundError:
+            raise ValueError(f"image {entry.id}: {path} is missing") from None
+        except (OSError, SyntaxError) as error:
+            raise ValueError(f"image {entry.id}: {path} cannot be read as a picture ({error})") from None
+        if pixel_sha256(image) != entry.sha256:
+            raise ValueError(
+                f"image {entry.id}: the pixels of {path} are not those of the manifest; the file was changed. "
+                "Restore it, or remove it and run extract again"
+            )
+        return image
