@@ -1,0 +1,314 @@
+"""Taps on a running pipeline: which step is it, what do the blocks say, what is the picture so far.
+
+The step is read from the scheduler, never counted from hook calls: true CFG calls the transformer twice a step,
+img2img starts in the middle of the schedule, and a second generation starts anew.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from einops import rearrange
+
+from badhands.cells import PSEUDO_BLOCKS
+from badhands.diffusion.blocks import Family, Layout, check_blocks, find_block, image_tokens, layout, with_image_tokens
+from badhands.diffusion.preview import predicted_x0
+from badhands.diffusion.refusals import refuse_untappable
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a generation is."""
+
+    generation: int
+    """Counts the generations seen by these taps, from 0."""
+    step: int
+    """Index into the scheduler's schedule, counts up."""
+    timestep: int
+    """`num_steps - step`, counts down: `num_steps` is pure noise, 1 the last."""
+    num_steps: int
+    sigma: float
+    sigma_next: float
+    branch: int
+    """0: conditional, 1: unconditional call of true classifier-free guidance."""
+    members: tuple[int, ...]
+    """Batch members still alive, by their place in the batch that the generation began with."""
+
+
+class AllDropped(Exception):
+    """Every member of the batch was dropped, so the generation ended early."""
+
+
+@dataclass
+class StepEnd:
+    """What a step did. Tensors are packed latents [B, n tokens, c] of the members still alive; do not write to them."""
+
+    moment: Moment
+    x_t: torch.Tensor
+    """The latent that the step began with, at `moment.sigma`."""
+    velocity: torch.Tensor
+    """The model's output that the scheduler used: guidance already combined."""
+    x_next: torch.Tensor
+    """The latent after the step, at `moment.sigma_next`."""
+    dropped: set[int] = field(default_factory=set)
+
+    def x0(self) -> torch.Tensor:
+        """The clean latent predicted at this step [B, n, c], float32."""
+        return predicted_x0(self.x_t, self.velocity, self.moment.sigma)
+
+    def drop(self, members: Iterable[int]) -> None:
+        """Ask that these members (places in the first batch) be generated no further; the rest goes on.
+
+        Raises:
+            ValueError: a member that is not alive.
+        """
+        members = set(members)
+        strangers = members - set(self.moment.members)
+        if strangers:
+            raise ValueError(f"cannot drop members {sorted(strangers)}: alive are {list(self.moment.members)}")
+        self.dropped |= members
+
+
+OnBlock = Callable[[Moment, str, torch.Tensor], torch.Tensor | None]
+OnStep = Callable[[StepEnd], None]
+
+_PER_IMAGE = ("timestep", "guidance", "encoder_hidden_states", "pooled_projections", "encoder_hidden_states_mask")
+"""Keyword arguments of the transformer that the pipeline keeps at the first batch size when members are dropped."""
+
+
+class Taps:
+    """Context manager that calls back at chosen blocks and at the end of every step, then leaves no trace.
+
+    With callbacks that only read, the picture is bit-identical to an untapped one. Blocks compiled by
+    `compile_repeated_blocks` are tapped outside their compiled graph, so nothing is recompiled.
+
+    Args:
+        pipe: a diffusers pipeline whose transformer has a row in `blocks.LAYOUTS`.
+        blocks: names such as `single.8`.
+        on_block: called as `on_block(moment, block, tokens)` with the image tokens [B, n, d] that a block put out, a
+            view to be copied from, not kept. A tensor it returns takes the tokens' place (steering).
+        on_step: called with each `StepEnd`; it may raise to abort, or call `drop`.
+        timesteps: restricts `on_block` to these timesteps; None is all.
+
+    Raises:
+        ValueError: at entry, a pipeline or block that cannot be tapped truthfully.
+        RuntimeError: during generation, a chosen block did not fire exactly once in a call of the transformer.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        blocks: Sequence[str] = (),
+        *,
+        on_block: OnBlock | None = None,
+        on_step: OnStep | None = None,
+        timesteps: Iterable[int] | None = None,
+    ) -> None:
+        transformer = getattr(pipe, "transformer", None)
+        if transformer is None or getattr(pipe, "scheduler", None) is None:
+            raise ValueError(
+                f"{type(pipe).__name__} has no transformer or no scheduler: taps need a diffusion transformer"
+            )
+        refuse_untappable(transformer, pipe.scheduler)
+        self.pipe = pipe
+        self.config = {**transformer.config, "_class_name": type(transformer).__name__}
+        self.layout: Layout = layout(self.config)
+        self.blocks = check_blocks(self.config, blocks)
+        pseudo = [name for name in self.blocks if name in PSEUDO_BLOCKS]
+        if pseudo:
+            raise ValueError(f"{', '.join(pseudo)} is not a block: read it from the step's x_t or x0()")
+        self.timesteps = None if timesteps is None else frozenset(int(t) for t in timesteps)
+        self._on_block = on_block
+        self._on_step = on_step
+        self._undo: list[Callable[[], Any]] = []
+        self._generation = -1
+        self._schedule: Any = None
+        self._moment: Moment | None = None
+
+    def __enter__(self) -> "Taps":
+        transformer, scheduler = self.pipe.transformer, self.pipe.scheduler
+        self._transformer, self._scheduler = transformer, scheduler
+        try:
+            before = transformer.register_forward_pre_hook(self._before_transformer, with_kwargs=True)
+            self._undo.append(before.remove)
+            self._undo.append(transformer.register_forward_hook(self._after_transformer).remove)
+            for name in self.blocks:
+                block, family = find_block(transformer, self.config, name)
+                self._tap(block, partial(self._after_block, name, family))
+            self._tap_scheduler(scheduler)
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        self._remove()
+        if kind is not None and getattr(self.pipe, "_all_hooks", None):
+            self.pipe.maybe_free_model_hooks()  # an aborted call leaves offloaded models on the device
+
+    def _remove(self) -> None:
+        while self._undo:
+            self._undo.pop()()
+        self._moment = None
+
+    def _tap(self, block: torch.nn.Module, after: Callable[[Any], Any]) -> None:
+        compiled = getattr(block, "_compiled_call_impl", None)
+        if compiled is None:
+            self._undo.append(block.register_forward_hook(lambda _m, _a, output: after(output)).remove)
+            return
+
+        # A forward hook would be traced into the block's graph; outside of it any Python may run.
+        def call(*args: Any, **kwargs: Any) -> Any:
+            output = compiled(*args, **kwargs)
+            changed = after(output)
+            return output if changed is None else changed
+
+        block._compiled_call_impl = call  # type: ignore[assignment]
+        self._undo.append(partial(setattr, block, "_compiled_call_impl", compiled))
+
+    def _tap_scheduler(self, scheduler: Any) -> None:
+        own = scheduler.__dict__.get("step")
+        original = scheduler.step
+
+        def step(model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            result = original(model_output, timestep, sample, *args, **kwargs)
+            return self._after_step(model_output, sample, result)
+
+        scheduler.step = step
+        if own is None:
+            self._undo.append(partial(scheduler.__dict__.pop, "step"))
+        else:
+            self._undo.append(partial(setattr, scheduler, "step", own))
+
+    # The transformer -------------------------------------------------------------------------------------------------
+
+    def _before_transformer(self, _module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict] | None:
+        scheduler = self.pipe.scheduler
+        if scheduler is not self._scheduler:
+            raise RuntimeError("the pipeline's scheduler was exchanged under the taps: exchange it before opening them")
+        hidden = kwargs.get("hidden_states", args[0] if args else None)
+        assert hidden is not None
+        if scheduler.step_index is None and scheduler.timesteps is not self._schedule:
+            self._begin(scheduler, hidden, kwargs)
+        elif self._schedule is None:
+            raise RuntimeError("the taps were opened in the middle of a generation: open them before the pipeline call")
+        step = self._first_step if scheduler.step_index is None else scheduler.step_index
+        self._moment = Moment(
+            generation=self._generation,
+            step=step,
+            timestep=self._num_steps - step,
+            num_steps=self._num_steps,
+            sigma=self._sigmas[step],
+            sigma_next=self._sigmas[step + 1],
+            branch=self._calls,
+            members=self._members,
+        )
+        self._calls += 1
+        self._fired: dict[str, int] = dict.fromkeys(self.blocks, 0)
+        if len(self._members) == self._batch:
+            return None
+        alive = torch.tensor(self._members, device=hidden.device)
+        return args, {
+            name: value[alive]
+            if name in _PER_IMAGE and torch.is_tensor(value) and value.ndim and value.shape[0] == self._batch
+            else value
+            for name, value in kwargs.items()
+        }
+
+    def _begin(self, scheduler: Any, hidden: torch.Tensor, kwargs: dict[str, Any]) -> None:
+        refuse_untappable(self._transformer, scheduler)
+        self._generation += 1
+        self._schedule = scheduler.timesteps
+        self._num_steps = len(scheduler.timesteps)
+        # The only wait for the device, before the first block of a generation is queued.
+        self._sigmas: list[float] = scheduler.sigmas.tolist()
+        begin = scheduler.begin_index
+        self._first_step = self._nearest(scheduler, kwargs) if begin is None else int(begin)
+        self._doubled = self.layout.guidance_batch == "uncond_first" and bool(
+            getattr(self.pipe, "do_classifier_free_guidance", False)
+        )
+        self._batch = hidden.shape[0] // (2 if self._doubled else 1)
+        self._members = tuple(range(self._batch))
+        side = self.layout.patch
+        self._count = hidden.shape[1] if hidden.ndim == 3 else (hidden.shape[-2] // side) * (hidden.shape[-1] // side)
+        self._calls = 0
+
+    @staticmethod
+    def _nearest(scheduler: Any, kwargs: dict[str, Any]) -> int:
+        """First step of a pipeline that sets no begin index: the schedule entry nearest to the time it passed."""
+        now = kwargs.get("timestep")
+        if now is None:
+            return 0
+        t = float(now.flatten()[0])
+        t = t * scheduler.config.num_train_timesteps if t <= 1 else t
+        return int((scheduler.timesteps.float().cpu() - t).abs().argmin())
+
+    def _after_block(self, name: str, family: Family, output: Any) -> Any:
+        moment = self._moment
+        if moment is None:
+            return None
+        self._fired[name] += 1
+        if self._on_block is None or (self.timesteps is not None and moment.timestep not in self.timesteps):
+            return None
+        tokens = image_tokens(output, family, self._count)
+        if not self._doubled:
+            changed = self._on_block(moment, name, tokens)
+        else:
+            uncond, cond = tokens.chunk(2)
+            new_cond = self._on_block(moment, name, cond)
+            new_uncond = self._on_block(_unconditional(moment), name, uncond)
+            changed = None
+            if new_cond is not None or new_uncond is not None:
+                pair = (uncond if new_uncond is None else new_uncond, cond if new_cond is None else new_cond)
+                changed = torch.cat(pair)
+        return None if changed is None else with_image_tokens(output, family, changed)
+
+    def _after_transformer(self, _module: Any, _args: Any, _output: Any) -> None:
+        wrong = [name for name, count in self._fired.items() if count != 1]
+        if wrong:
+            raise RuntimeError(
+                f"blocks {', '.join(wrong)} did not fire exactly once in a call: is the model compiled as a whole, or "
+                "are blocks skipped? Use transformer.compile_repeated_blocks() and no cache"
+            )
+
+    # The scheduler ---------------------------------------------------------------------------------------------------
+
+    def _after_step(self, velocity: torch.Tensor, sample: torch.Tensor, result: Any) -> Any:
+        moment = self._moment
+        if moment is None:
+            return result
+        if self._scheduler.step_index != moment.step + 1:
+            raise RuntimeError(
+                f"the scheduler is at step {self._scheduler.step_index}, expected {moment.step + 1}: this pipeline's "
+                "schedule cannot be followed"
+            )
+        self._moment, self._calls = None, 0
+        if self._on_step is None:
+            return result
+        x_next = result[0]
+        event = StepEnd(moment, self._packed(sample), self._packed(velocity), self._packed(x_next))
+        self._on_step(event)
+        if not event.dropped:
+            return result
+        if self._doubled or sample.ndim != 3:
+            raise ValueError(
+                f"{type(self.pipe).__name__} keeps its batch together: members cannot be dropped one by one"
+            )
+        places = [i for i, member in enumerate(moment.members) if member not in event.dropped]
+        if not places:
+            raise AllDropped(f"all {len(moment.members)} images were dropped at timestep {moment.timestep}")
+        self._members = tuple(moment.members[i] for i in places)
+        kept = x_next[torch.tensor(places, device=x_next.device)]
+        return (kept, *result[1:]) if isinstance(result, tuple) else type(result)(prev_sample=kept)
+
+    def _packed(self, latent: torch.Tensor) -> torch.Tensor:
+        if latent.ndim == 3:
+            return latent
+        side = self.layout.patch
+        return rearrange(latent, "b c (h p) (w q) -> b (h w) (c p q)", p=side, q=side)
+
+
+def _unconditional(moment: Moment) -> Moment:
+    return Moment(**{**moment.__dict__, "branch": 1})
