@@ -105,14 +105,16 @@ def width(config: Mapping[str, Any]) -> int:
     return int(config["num_attention_heads"]) * int(config["attention_head_dim"])
 
 
-def check_blocks(config: Mapping[str, Any], names: Iterable[str]) -> tuple[str, ...]:
-    """The names in network order, without repeats.
+def check_blocks(config: Mapping[str, Any], names: Iterable[str] | Literal["all"]) -> tuple[str, ...]:
+    """The names in network order, without repeats; `all` is every block.
 
     Raises:
         ValueError: a name that this model does not have (pseudo-blocks xt and x0 are always there).
     """
-    wanted = sorted(set(names), key=block_key)
     have = block_names(config)
+    if names == "all":
+        return have
+    wanted = sorted(set(names), key=block_key)
     wrong = [name for name in wanted if name not in have and name not in PSEUDO_BLOCKS]
     if wrong:
         counts = {kind: sum(name.startswith(kind) for name in have) for kind in ("double", "single")}

@@ -1,0 +1,255 @@
+"""Which model, and how to run it: a checked spec, and a pipeline loaded from it."""
+
+import importlib.util
+import json
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from badhands import ROOT
+from badhands.diffusion.blocks import PUBLISHED_CONFIGS, TokenGrid
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_TEXT = ("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3")
+_IMAGE = ("transformer", "vae")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model and everything about its run that can change a picture."""
+
+    name: str
+    path: str
+    """A local diffusers folder (relative: also from the checkout), or a repo id such as black-forest-labs/FLUX.1-dev."""
+    height: int
+    width: int
+    steps: int
+    guidance: float
+    revision: str | None = None
+    dtype: str = "bfloat16"
+    max_sequence_length: int = 512
+    """Tokens of T5 text; padding is attended to, so it changes the picture."""
+    offload: str = "none"
+    """none, model (one sub-model on the GPU at a time), or group (layers travel; slowest, least memory)."""
+    quantization: str = "none"
+    """none, nf4 or int8 (bitsandbytes, on a GPU): a different model, so part of the fingerprint."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:1."""
+    batch_size: int = 1
+    """Pictures are always made in batches of exactly this size: the last bits depend on it."""
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width", "steps", "batch_size", "max_sequence_length"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"model.{name}={value!r}: it must be a positive whole number")
+        if self.max_sequence_length > 512:
+            raise ValueError(f"model.max_sequence_length={self.max_sequence_length}: T5 takes at most 512")
+        choices = {"dtype": DTYPES, "offload": ("none", "model", "group"), "quantization": ("none", "nf4", "int8")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"model.{name}={getattr(self, name)!r}: use one of {', '.join(allowed)}")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ValueError(f"model.device={self.device!r}: use auto, cpu, cuda or cuda:1")
+        if not self.path:
+            raise ValueError(
+                "model.path is empty: give a local diffusers folder or a repo id, e.g. model.path=/data/flux"
+            )
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "ModelSpec":
+        """From a `model` config group; keys that are not the spec's (images, post_blocks, ...) are left out."""
+        return cls(**{f.name: options[f.name] for f in fields(cls) if f.name in options})
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return DTYPES[self.dtype]
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder, or None for a repo id.
+
+        Raises:
+            ValueError: no such folder, and not the form of a repo id.
+        """
+        for candidate in (Path(self.path).expanduser(), ROOT / self.path):
+            if candidate.is_dir():
+                return candidate.resolve()
+        if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", self.path):
+            return None
+        raise ValueError(f"model.path={self.path}: there is no such folder; give a diffusers folder or a repo id")
+
+    def torch_device(self) -> torch.device:
+        """Where the model runs.
+
+        Raises:
+            ValueError: a GPU is asked for and there is none.
+        """
+        have = torch.cuda.is_available()
+        device = torch.device(("cuda" if have else "cpu") if self.device == "auto" else self.device)
+        if device.type == "cuda" and not have:
+            raise ValueError(f"model.device={self.device}, but no GPU was found: use model.device=cpu")
+        for name in ("offload", "quantization"):
+            if getattr(self, name) != "none" and device.type != "cuda":
+                raise ValueError(
+                    f"model.{name}={getattr(self, name)} needs a GPU and none is used: set model.{name}=none"
+                )
+        return device
+
+
+def transformer_config(spec: ModelSpec) -> dict[str, Any]:
+    """The transformer's config.json, before any weight is read; for published FLUX models without a network.
+
+    Raises:
+        ValueError: it cannot be had.
+    """
+    return _component_config(spec, "transformer") or PUBLISHED_CONFIGS.get(spec.path) or _remote_config(spec)
+
+
+def token_grid(spec: ModelSpec) -> TokenGrid:
+    """The grid of image tokens at the spec's size, from the VAE's config alone.
+
+    Raises:
+        ValueError: height or width do not fit the model.
+    """
+    vae = _component_config(spec, "vae")
+    halvings = len(vae["block_out_channels"]) - 1 if vae else 3
+    return TokenGrid.of(spec.height, spec.width, 2 ** (halvings + 1))
+
+
+def load_pipeline(spec: ModelSpec, part: Literal["all", "text", "image"] = "all") -> Any:
+    """The diffusers pipeline of `spec`, on its device, in its dtype, with a silent progress bar.
+
+    Args:
+        spec: local folders are read without a network.
+        part: `text` loads the text encoders alone, `image` everything but them. Encoding all prompts with the first and
+            then loading the second keeps the two large models from lying in memory together.
+
+    Raises:
+        ValueError: a missing or damaged folder, a size that does not fit, no GPU, a missing library: one sentence each.
+    """
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    device = spec.torch_device()
+    token_grid(spec)
+    options: dict[str, Any] = {"dtype": spec.torch_dtype, **_quantized(spec, part)}
+    folder = spec.folder
+    try:
+        if folder is None:
+            folder = Path(DiffusionPipeline.download(spec.path, revision=spec.revision))
+        index = check_folder(folder)
+        for names, unwanted in ((_TEXT, part == "image"), (_IMAGE, part == "text")):
+            options |= {name: None for name in names if unwanted and name in index}
+        pipe = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **options)
+    except (OSError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+        first = (str(error).strip() or repr(error)).splitlines()[0]
+        raise ValueError(f"{spec.path} cannot be loaded as a pipeline ({first}): download it again") from error
+    pipe.set_progress_bar_config(disable=True)
+    if spec.offload == "model":
+        pipe.enable_model_cpu_offload(device=device)
+    elif spec.offload == "group":
+        pipe.enable_group_offload(onload_device=device, offload_type="leaf_level", use_stream=True)
+    else:
+        pipe.to(device)
+    if device.type == "cpu":
+        _align(pipe)
+    return pipe
+
+
+def check_folder(folder: Path) -> dict[str, Any]:
+    """model_index.json of a complete diffusers folder: every component there, no safetensors file cut short.
+
+    Raises:
+        ValueError: names the first thing that is wrong.
+    """
+    path = folder / "model_index.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} is no diffusers folder: it has no model_index.json")
+    try:
+        index = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}): download the model again") from error
+    for name, value in index.items():
+        if isinstance(value, list) and value[0] is not None and not (folder / name).is_dir():
+            raise ValueError(f"{folder} is incomplete: {name}/ is missing; download the model again")
+    for file in sorted(folder.glob("*/*.safetensors")):
+        _check_length(file)
+    return index
+
+
+def _check_length(file: Path) -> None:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        head = stream.read(8)
+        try:
+            (length,) = struct.unpack("<Q", head)
+            header = json.loads(stream.read(length)) if 8 + length <= size else None
+        except (struct.error, ValueError):
+            header = None
+    ends = [v["data_offsets"][1] for k, v in (header or {}).items() if k != "__metadata__"]
+    if header is None or 8 + length + max(ends, default=0) != size:
+        raise ValueError(f"{file} is damaged or cut short ({size} bytes): download the model again")
+
+
+def _component_config(spec: ModelSpec, component: str) -> dict[str, Any] | None:
+    folder = spec.folder
+    if folder is None:
+        return None
+    path = folder / component / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} is no complete diffusers folder: {component}/config.json is missing")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}): download the model again") from error
+
+
+def _remote_config(spec: ModelSpec) -> dict[str, Any]:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return json.loads(
+            Path(hf_hub_download(spec.path, "transformer/config.json", revision=spec.revision)).read_text()
+        )
+    except Exception as error:
+        raise ValueError(
+            f"the config of {spec.path} cannot be had ({type(error).__name__}): give a local folder"
+        ) from error
+
+
+def _quantized(spec: ModelSpec, part: str) -> dict[str, Any]:
+    if spec.quantization == "none":
+        return {}
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError(f"model.quantization={spec.quantization} needs bitsandbytes: pip install bitsandbytes")
+    from diffusers.quantizers.pipe_quant_config import PipelineQuantizationConfig
+
+    kwargs: dict[str, Any] = {"load_in_8bit": True}
+    if spec.quantization == "nf4":
+        kwargs = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": spec.torch_dtype}
+    config = PipelineQuantizationConfig(
+        quant_backend="bitsandbytes_4bit" if spec.quantization == "nf4" else "bitsandbytes_8bit",
+        quant_kwargs=kwargs,
+        components_to_quantize={"text": ["text_encoder_2"], "image": ["transformer"]}.get(
+            part, ["transformer", "text_encoder_2"]
+        ),
+    )
+    return {"quantization_config": config}
+
+
+def _align(pipe: Any) -> None:
+    """Copy weights to memory aligned as torch aligns its own.
+
+    Files are mapped at odd addresses, and CPU kernels sum in another order there: without this a model loaded from disk
+    differs in its last bits from the same model made in memory.
+    """
+    for component in pipe.components.values():
+        if isinstance(component, torch.nn.Module):
+            for tensor in (*component.parameters(), *component.buffers()):
+                if tensor.data_ptr() % 64:
+                    tensor.data = tensor.data.clone()
