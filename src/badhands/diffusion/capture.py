@@ -125,8 +125,8 @@ class capture:
 
     def _on_step(self, step: StepEnd) -> None:
         moment = step.moment
+        self._begin(moment, step.x_t)
         if moment.timestep in self._places:
-            self._begin(moment, step.x_t)
             place = self._places[moment.timestep]
             if self._latent_slots:
                 if self._latent is None:

@@ -90,7 +90,7 @@ def _commit(spec: ModelSpec) -> str | None:
 def folder_hash(folder: Path) -> str:
     """Hash of the weights, configs and tokenizers in a diffusers folder.
 
-    Up to 2 GiB every byte counts. Beyond, a large weight file counts by its length and 65 evenly spaced samples of 1 MiB,
+    Up to 2 GiB every byte counts. Beyond, a large weight file counts by its length and 65 even samples of 1 MiB,
     the first of which holds its header: seconds instead of minutes, at the price of missing an edit between samples.
     """
     files = sorted(

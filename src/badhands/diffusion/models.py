@@ -25,7 +25,7 @@ class ModelSpec:
 
     name: str
     path: str
-    """A local diffusers folder (relative: also from the checkout), or a repo id such as black-forest-labs/FLUX.1-dev."""
+    """A local diffusers folder (relative: also from the checkout), or a repo id (black-forest-labs/FLUX.1-dev)."""
     height: int
     width: int
     steps: int

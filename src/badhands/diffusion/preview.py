@@ -14,7 +14,7 @@ def predicted_x0(x_t: torch.Tensor, velocity: torch.Tensor, sigma: float) -> tor
         x_t, velocity: packed latents [B, n, c] of one step, any dtype.
         sigma: of that step, 1 = pure noise.
     """
-    return torch.add(x_t.float(), velocity.float(), alpha=-sigma)
+    return x_t.float() - sigma * velocity.float()
 
 
 def unpack(pipe: Any, packed: torch.Tensor, height: int, width: int) -> torch.Tensor:
