@@ -146,6 +146,8 @@ def main(cfg: DictConfig) -> None:
     if not 0 <= cfg.data.bad_share <= 1:
         raise ValueError(f"data.bad_share={cfg.data.bad_share} must lie between 0 and 1")
     torch.set_float32_matmul_precision("high")
+    # Seen on one H100 with torch 2.11: an illegal memory access in the attention's backward pass at head size 32.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     size, work = preset(cfg.preset), Path(cfg.work)
     work.mkdir(parents=True, exist_ok=True)
     logger = instantiate(cfg.training_logger) if cfg.training_logger else False
