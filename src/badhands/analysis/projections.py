@@ -1,0 +1,87 @@
+"""Two-dimensional views of the tokens of a cell: PCA (Eq. 3), and PCA against the direction v (Eq. 4)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BLOCK = 4
+"""Columns iterated together."""
+ROUNDS = 6
+EXACT = 256
+"""Up to this many channels the whole covariance is cheap."""
+
+
+@dataclass(frozen=True, eq=False)
+class Principal:
+    """Leading components of centred tokens, with the subspace they were found in."""
+
+    components: Tensor
+    """float32[k, d], orthonormal; the entry of largest size is positive."""
+    explained: Tensor
+    """float32[k], share of the total variance."""
+    basis: Tensor
+    """float32[d, m], orthonormal, spans the directions of large variance."""
+    coordinates: Tensor
+    """float32[n, m] = x @ basis."""
+
+
+def principal(x: Tensor, k: int = 2, seed: int = 0) -> Principal:
+    """PCA by a block Krylov iteration (Musco and Musco, 2015): 13 passes over x, no d x d covariance.
+
+    Args:
+        x: float32[n, d], centred.
+    """
+    d = x.shape[1]
+    if d <= EXACT:
+        basis, coordinates = torch.eye(d), x
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        q = torch.linalg.qr(torch.randn(d, max(BLOCK, k + 2), generator=generator)).Q
+        krylov = []
+        for _ in range(ROUNDS):
+            q = torch.linalg.qr(x.T @ (x @ q)).Q
+            krylov.append(q)
+        basis = _orthonormal(torch.cat(krylov, dim=1))
+        coordinates = x @ basis
+    values, vectors = torch.linalg.eigh(coordinates.T @ coordinates)
+    order = values.argsort(descending=True)[:k]
+    components = (basis @ vectors[:, order]).T
+    return Principal(_signed(components), values[order] / x.square().sum(), basis, coordinates)
+
+
+def leading_beside(found: Principal, v: Tensor, along: Tensor, toward: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Leading component of the tokens with v projected out (Eq. 4).
+
+    The search stays in the subspace of `found`, with v taken out of it, so no further pass over the tokens is needed.
+
+    Args:
+        v: float32[d], unit length. along: float32[n] = x @ v.
+        toward: float32[d], a component whose sign shall be followed (folds then look alike).
+
+    Returns:
+        (float32[d] component, orthogonal to v; float32[n] projections of the tokens on it).
+    """
+    shadow = v @ found.basis
+    subspace = found.basis - v[:, None] * shadow
+    inside, size, mix = torch.linalg.svd(subspace, full_matrices=False)
+    keep = size > 1e-3
+    inside, to_inside = inside[:, keep], mix[keep].T / size[keep]
+    coordinates = (found.coordinates - along[:, None] * shadow) @ to_inside
+    values, vectors = torch.linalg.eigh(coordinates.T @ coordinates)
+    best = vectors[:, values.argmax()]
+    component = inside @ best
+    reference = component.abs().argmax() if toward is None else None
+    sign = torch.sign(component[reference] if toward is None else component @ toward)
+    sign = torch.where(sign == 0, torch.ones_like(sign), sign)
+    return component * sign, coordinates @ best * sign
+
+
+def _orthonormal(columns: Tensor) -> Tensor:
+    left, size, _ = torch.linalg.svd(columns, full_matrices=False)
+    return left[:, size > 1e-4 * size[0]]
+
+
+def _signed(rows: Tensor) -> Tensor:
+    peak = rows.gather(1, rows.abs().argmax(1, keepdim=True))
+    return rows * torch.where(peak < 0, -1.0, 1.0)
