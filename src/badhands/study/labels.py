@@ -201,6 +201,11 @@ class LabelLog:
         rows = {_key(row): row for row in self._journal.rows()}
         return {key: LabelRecord.from_json(row) for key, row in rows.items()}
 
+    def latest_of_image(self, image_id: str) -> dict[tuple[str, str, int], LabelRecord]:
+        """The part of `latest_of_all` that is about one image."""
+        rows = {_key(row): row for row in self._journal.rows() if row.get("image_id") == image_id}
+        return {key: LabelRecord.from_json(row) for key, row in rows.items()}
+
     def revision(self, image_id: str, annotator: str, repeat: int = 0) -> int:
         """How many records this annotator has made of this image."""
         return sum(_key(row) == (image_id, annotator, repeat) for row in self._journal.rows())
@@ -238,7 +243,7 @@ class LabelLog:
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, str, int]:
-    return (str(row.get("image_id")), str(row.get("annotator")), int(row.get("repeat", 0)))
+    return (str(row.get("image_id")), str(row.get("annotator")), int(row.get("repeat") or 0))
 
 
 def choose_balanced(verdicts: Mapping[str, str | None], seed: int) -> list[str]:

@@ -1,0 +1,67 @@
+// What the page knows of the study: its images and, for one annotator, the present label of each.
+
+import { BAD, GOOD, counts, fromRuns, toRuns } from "./mask.js";
+
+/** An item is one showing of one image: {id, repeat}; repeat 1 is the second labelling, for self-agreement. */
+export const keyOf = (item) => `${item.id}#${item.repeat}`;
+export const itemOf = (key) => ({ id: key.slice(0, key.lastIndexOf("#")), repeat: Number(key.slice(key.lastIndexOf("#") + 1)) });
+
+export class Study {
+  constructor(data) {
+    this.id = data.study.id;
+    this.name = data.study.name;
+    this.annotator = data.annotator;
+    this.images = new Map(data.images.map((image) => [image.id, { ...image, h: image.grid[0], w: image.grid[1] }]));
+    this.order = data.images.map((image) => image.id);
+    this.again = new Set(data.again);
+    this.disagreements = new Map(Object.entries(data.disagreements));
+    this.last = data.last;
+    this.states = new Map();
+    this.revisions = new Map();
+    for (const label of data.labels) this.adopt(label);
+  }
+
+  /** Takes a label as the server sent it. Returns its state. */
+  adopt(label) {
+    const item = { id: label.image_id, repeat: label.repeat }, state = this.stateOf(label);
+    this.states.set(keyOf(item), state);
+    this.revisions.set(keyOf(item), label.revision);
+    return state;
+  }
+
+  stateOf(label) {
+    const { h, w } = this.images.get(label.image_id);
+    return Object.freeze({
+      classes: fromRuns(label.classes, h * w), kinds: fromRuns(label.kinds, h * w), verdict: label.verdict,
+      note: label.note, accepted: label.accepted_proposal, seconds: label.seconds,
+    });
+  }
+
+  /** The present state of an item. States are never changed in place: history keeps them. */
+  state(item) {
+    const known = this.states.get(keyOf(item));
+    if (known) return known;
+    const { h, w } = this.images.get(item.id);
+    return Object.freeze({
+      classes: new Uint8Array(h * w), kinds: new Uint8Array(h * w), verdict: null, note: "", accepted: false, seconds: 0,
+    });
+  }
+
+  /** The body of a save, without the fields that the outbox adds. */
+  payload(item, state) {
+    return {
+      study: this.id, annotator: this.annotator, image_id: item.id, repeat: item.repeat,
+      classes: toRuns(state.classes), kinds: state.kinds.some(Boolean) ? toRuns(state.kinds) : null,
+      verdict: state.verdict, note: state.note, accepted_proposal: state.accepted,
+      seconds: Math.round(state.seconds * 10) / 10,
+    };
+  }
+}
+
+export const isPainted = (state) => state.classes.some((value) => value === GOOD || value === BAD);
+
+/** A painted image speaks for itself: one bad token makes it bad. Without a hand token the verdict stays as it was. */
+export function verdictOf(classes, before) {
+  const [, good, bad] = counts(classes);
+  return bad ? "bad" : good ? "good" : before;
+}
