@@ -62,7 +62,7 @@ def blocks_by_hand(transformer, x, sigma, guidance, embeds, pooled, h, w):
 
 @torch.no_grad()
 def pipeline_by_hand(pipe, prompts, seeds, true_cfg=None):
-    """Sampling written out. Returns per timestep {block: [B, n, d]}, of both branches if guided, and the last latent."""
+    """Sampling written out: per timestep {block: [B, n, d]}, the same of the other branch, and the last latent."""
     h, w = HEIGHT // 4, WIDTH // 4
     noise = torch.cat([torch.randn(1, 8, 2 * h, 2 * w, generator=torch.Generator().manual_seed(s)) for s in seeds])
     x = rearrange(noise, "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2)
