@@ -1,0 +1,109 @@
+"""The judge's figures: `python -m badhands.tiny_hands.judge` prints them; `threshold=0.9` tries another threshold."""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from badhands.tiny_hands import CHECKPOINTS
+from badhands.tiny_hands.anatomy import ERRORS, Hands, sample_hands
+from badhands.tiny_hands.judge import FOLDER, Judge, Verdict
+from badhands.tiny_hands.renderer import SIZE, Rendered, render, to_uint8, token_mask
+
+HELD_OUT_SEED = 2_000_000_011
+"""Training seeds lie below 2e9; no render of this one was seen."""
+SHEET, LABELS = "by_eye.png", "by_eye.csv"
+COLUMNS = 20
+
+
+def of_renders(judge: Judge, hands: Hands, truth: Rendered, images: np.ndarray) -> dict[str, float]:
+    """Shares in 0..1 over renders (or their round trips), of which the truth is known."""
+    verdicts = judge.judge(images)
+    good = hands.is_good.numpy()
+    said = np.array([v.verdict for v in verdicts])
+    sure = said != "abstain"
+    right = np.where(good, said == "good", said == "bad")
+    tokens, true_tokens = np.stack([v.token_mask for v in verdicts]), token_mask(truth.masks).numpy()
+    overlap = (tokens & true_tokens).sum((1, 2)) / (tokens | true_tokens).sum((1, 2)).clip(min=1)
+    counted = good | hands.is_global.numpy()
+    fingers = np.array([v.fingers for v in verdicts]) == hands.digits.numpy()
+    named = (said == "bad") & ~good
+    kind = np.array([v.kind == "global" for v in verdicts]) == hands.is_global.numpy()
+    found = {
+        "right, of those decided": right[sure].mean(),
+        "abstained": 1 - sure.mean(),
+        "right, good hands": right[sure & good].mean(),
+        "right, bad hands": right[sure & ~good].mean(),
+        "token mask IoU": overlap.mean(),
+        "fingers counted right": fingers[counted].mean(),
+        "local or global right": kind[named].mean(),
+    }
+    for i, error in enumerate(ERRORS):
+        mine = sure & (hands.error.numpy() == i + 1)
+        found[f"right, {error}"] = right[mine].mean()
+    return {name: float(value) for name, value in found.items()}
+
+
+def by_eye(folder: str | Path = FOLDER) -> tuple[np.ndarray, pd.DataFrame]:
+    """Generated images that were judged by eye and never trained on: uint8 [n, 64, 64, 3], and their table."""
+    table = pd.read_csv(Path(folder) / LABELS)
+    sheet = np.asarray(Image.open(Path(folder) / SHEET).convert("RGB"))
+    rows = sheet.shape[0] // SIZE
+    tiles = sheet.reshape(rows, SIZE, COLUMNS, SIZE, 3).swapaxes(1, 2).reshape(-1, SIZE, SIZE, 3)
+    return tiles[: len(table)], table
+
+
+def against_eye(verdicts: list[Verdict], eye: np.ndarray) -> dict[str, float]:
+    """Agreement in 0..1 where the judge decides; `eye` holds "good", "bad" or "no_hand"."""
+    said = np.array([v.verdict for v in verdicts])
+    clear = np.isin(eye, ("good", "bad", "no_hand"))
+    said, eye = said[clear], eye[clear]
+    found = {"images": float(len(eye)), "abstained": float((said == "abstain").mean())}
+    found["agree, of those decided"] = float((said == eye)[said != "abstain"].mean())
+    for word in ("good", "bad"):
+        found[f"agree, judged {word}"] = float((eye == word)[said == word].mean())
+        found[f"judged {word}"] = float((said == word).sum())
+    return found
+
+
+def show(title: str, found: dict[str, float]) -> None:
+    print(f"\n{title}")
+    for name, value in found.items():
+        print(f"  {name:26s} {value:9.4f}" if value <= 1 else f"  {name:26s} {value:9.0f}")
+
+
+def main(arguments: list[str] | None = None, n: int = 2000) -> None:
+    judge = Judge.load()
+    for word in sys.argv[1:] if arguments is None else arguments:
+        name, _, value = word.partition("=")
+        if name != "threshold":
+            raise ValueError(f"unknown setting {word!r}: the only one is threshold=0.5..1")
+        judge = Judge(judge.net, float(value), judge.slope, judge.offset)
+    hands = sample_hands(n, HELD_OUT_SEED, bad_share=0.5)
+    drawn = render(hands)
+    images = to_uint8(drawn.images).numpy()
+    started = time.perf_counter()
+    show(f"{n} held-out renders, threshold {judge.threshold}", of_renders(judge, hands, drawn, images))
+    print(f"  seconds for 400 images     {(time.perf_counter() - started) * 400 / n:9.2f}")
+    vae = CHECKPOINTS / "clean" / "vae"
+    if vae.is_dir():
+        from badhands.tiny_hands.judge_training import vae_round_trip
+
+        tripped = torch.cat([vae_round_trip(str(vae), "cpu", noise=0.0)(part) for part in drawn.images.split(100)])
+        show("the same through the VAE", of_renders(judge, hands, drawn, to_uint8(tripped).numpy()))
+    if (FOLDER / LABELS).is_file():
+        pictures, table = by_eye()
+        verdicts = judge.judge(pictures)
+        for source, rows in table.groupby("source"):
+            chosen = rows.index.to_numpy()
+            found = against_eye([verdicts[i] for i in chosen], rows["eye"].to_numpy())
+            show(f"against the eye: {source}", found)
+        show("against the eye: all", against_eye(verdicts, table["eye"].to_numpy()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""Trains the judge: `python -m badhands.tiny_hands.judge_training device=cuda seconds=90 out=outputs/judge`.
+
+Everything is drawn on the fly on the device. `vae=FOLDER` sends pictures through the embedded model's own VAE,
+`labelled=FILE.npz` adds generated images judged by eye (uint8 `images` [n, 64, 64, 3], int `verdict` [n]: 0 bad,
+1 good, 2 no hand), `start=FOLDER` goes on from a trained judge.
+"""
+
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from badhands.tiny_hands.anatomy import sample_hands
+from badhands.tiny_hands.judge_batches import Batch, RoundTrip, cat, make_batch, truths
+from badhands.tiny_hands.judge_model import Answers, JudgeNet, load_judge, save_judge
+from badhands.tiny_hands.malformations import weather
+from badhands.tiny_hands.renderer import SIZE, render
+
+
+@dataclass(frozen=True)
+class JudgeTraining:
+    """Settings of one training."""
+
+    out: str = "outputs/judge"
+    device: str = "cpu"
+    steps: int = 4000
+    seconds: float = 1e9
+    """Stops after this time if the steps are not done; the learning rate follows whichever ends first."""
+    batch: int = 512
+    learning_rate: float = 2e-3
+    seed: int = 1
+    vae: str = ""
+    labelled: str = ""
+    labelled_share: float = 0.2
+    start: str = ""
+    log_every: int = 100
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 32:
+            raise ValueError(f"steps={self.steps}, batch={self.batch}: at least 1 step and a batch of 32 are needed")
+
+
+def settings(arguments: list[str]) -> JudgeTraining:
+    """From `name=value` words.
+
+    Raises:
+        ValueError: a word has another form, or an unknown name.
+    """
+    types = {f.name: type(f.default) for f in fields(JudgeTraining)}
+    values = {}
+    for word in arguments:
+        name, equals, value = word.partition("=")
+        if not equals or name not in types:
+            raise ValueError(f"unknown setting {word!r}: use name=value with one of {', '.join(types)}")
+        values[name] = types[name](float(value)) if types[name] is int else types[name](value)
+    return JudgeTraining(**values)
+
+
+def losses(answers: Answers, batch: Batch) -> dict[str, Tensor]:
+    """Each term is a weighted mean over what is known."""
+
+    def binary(logit: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        return (F.binary_cross_entropy_with_logits(logit, target, reduction="none") * weight).sum() / (
+            weight.sum() + 1e-6
+        )
+
+    counts = F.cross_entropy(answers.fingers, batch.fingers, reduction="none")
+    wrong_weight = batch.wrong_weight[:, None, None] * (1 + 3 * batch.wrong)
+    return {
+        "good": binary(answers.good, batch.good, batch.good_weight),
+        "mask": binary(answers.mask, batch.mask, batch.mask_weight),
+        "wrong": 0.5 * binary(answers.wrong, batch.wrong, wrong_weight),
+        "kind": 0.3 * binary(answers.is_global, batch.is_global, batch.global_weight),
+        "fingers": 0.3 * (counts * batch.fingers_weight).sum() / (batch.fingers_weight.sum() + 1e-6),
+        "hand": 0.2 * binary(answers.hand, batch.hand, batch.hand_weight),
+    }
+
+
+def vae_round_trip(folder: str, device: str, noise: float = 0.25) -> RoundTrip:
+    """float [n, 3, 64, 64] -> the same through encoder and decoder, with up to `noise` (of unit latents) added between.
+
+    Raises:
+        ValueError: there is no VAE in `folder`.
+    """
+    from diffusers import AutoencoderKL
+
+    if not (Path(folder) / "config.json").is_file():
+        raise ValueError(f"no VAE in {folder}: give the folder that holds its config.json")
+    vae = AutoencoderKL.from_pretrained(folder).to(device).eval()
+    scale = vae.config.scaling_factor
+
+    @torch.no_grad()
+    def round_trip(images: Tensor) -> Tensor:
+        parts = []
+        for chunk in images.split(128):
+            with torch.autocast(chunk.device.type, torch.bfloat16, enabled=chunk.device.type == "cuda"):
+                latent = vae.encode(chunk * 2 - 1).latent_dist.mode()
+                # Squared, so that most latents stay nearly clean.
+                amount = torch.rand(len(chunk), 1, 1, 1, device=chunk.device).square() * noise
+                parts.append(vae.decode(latent + torch.randn_like(latent) * amount / scale).sample.float())
+        return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
+
+    return round_trip
+
+
+class Labelled:
+    """Generated images judged by eye, turned and mirrored at random: neither changes a verdict."""
+
+    def __init__(self, file: str, device: str) -> None:
+        data = np.load(file)
+        self.images = torch.from_numpy(data["images"]).to(device).permute(0, 3, 1, 2).float() / 255
+        self.verdict = torch.from_numpy(data["verdict"].astype(np.int64)).to(device)
+
+    def draw(self, n: int, g: torch.Generator) -> Batch:
+        # Good and bad equally often, whatever their numbers.
+        by_class = torch.bincount(self.verdict, minlength=3).float()
+        weight = 1 / by_class.clamp(min=1)[self.verdict]
+        pick = torch.multinomial(weight * (self.verdict < 2) + 1e-6, n, replacement=True, generator=g)
+        images, verdict = self.images[pick], self.verdict[pick]
+        parts = [torch.rot90(part, k, (2, 3)) for k, part in enumerate(images.chunk(4))]
+        images = torch.cat([part.flip(3) if int(torch.randint(2, (1,))) else part for part in parts])
+        soft, _ = weather(images, torch.zeros(n, SIZE, SIZE, device=images.device).bool(), g, 0.4)
+        images = torch.where((torch.rand(n, 1, 1, 1, generator=g, device=g.device) < 0.5), soft, images)
+        empty = torch.zeros(n, SIZE, SIZE, device=images.device)
+        return truths(
+            images,
+            empty,
+            mask_weight=empty,
+            good=(verdict == 1).float(),
+            good_weight=(verdict < 2).float() * 1.5,
+            hand=(verdict < 2).float(),
+        )
+
+
+@torch.no_grad()
+def held_out(net: JudgeNet, device: str, round_trip: RoundTrip | None, n: int = 2000) -> dict[str, float]:
+    """Quick figures without abstention or turning; seeds that training never uses."""
+    hands = sample_hands(n, 987_654_321, bad_share=0.5).to(device)
+    drawn = render(hands)
+    ways = {"raw": drawn.images}
+    if round_trip is not None:
+        ways["vae"] = round_trip(drawn.images)
+    found = {}
+    for name, images in ways.items():
+        said = [net(chunk) for chunk in images.split(500)]
+        good = torch.cat([s.good for s in said])
+        found[f"{name}_accuracy"] = float(((good > 0) == hands.is_good).float().mean())
+        fingers = torch.cat([s.fingers for s in said]).argmax(1)
+        known = hands.is_good | hands.is_global
+        found[f"{name}_fingers"] = float((fingers == hands.digits)[known].float().mean())
+        mask = torch.cat([s.mask for s in said]) > 0
+        overlap = (mask & drawn.masks).flatten(1).sum(1) / (mask | drawn.masks).flatten(1).sum(1).clamp(min=1)
+        found[f"{name}_iou"] = float(overlap.mean())
+    synthetic = make_batch(n, 123_456_789, device, round_trip)
+    good = torch.cat([net(chunk).good for chunk in synthetic.images.split(500)])
+    known = synthetic.good_weight > 0
+    for name, chosen in (("good", synthetic.good == 1), ("bad", synthetic.good == 0)):
+        right = ((good > 0).float() == synthetic.good)[known & chosen]
+        found[f"synthetic_{name}"] = float(right.float().mean())
+    return found
+
+
+def train(config: JudgeTraining, check: int = 2000) -> dict[str, float]:
+    """Trains, saves to `config.out` and returns the figures on `check` held-out renders."""
+    torch.manual_seed(config.seed)
+    device = config.device
+    on_gpu = torch.device(device).type == "cuda"
+    net = load_judge(config.start)[0].to(device).train() if config.start else JudgeNet().to(device)
+    average = JudgeNet(net.shape).to(device).eval()
+    average.load_state_dict(net.state_dict())
+    if on_gpu:
+        net = net.to(memory_format=torch.channels_last)
+        torch.backends.cudnn.benchmark = True
+    round_trip = vae_round_trip(config.vae, device) if config.vae else None
+    labelled = Labelled(config.labelled, device) if config.labelled else None
+    by_eye = round(config.batch * config.labelled_share) if labelled else 0
+    g = torch.Generator(device).manual_seed(config.seed)
+    optimiser = torch.optim.AdamW(net.parameters(), config.learning_rate, weight_decay=0.02)
+    started, done, seen = time.time(), 0.0, dict[str, float]()
+
+    def prepare(step: int) -> Batch:
+        batch = make_batch(config.batch - by_eye, config.seed * 10_000_000 + step, device, round_trip)
+        return cat([batch, labelled.draw(by_eye, g)]) if labelled else batch
+
+    with ThreadPoolExecutor(1) as ahead:
+        coming: Future[Batch] = ahead.submit(prepare, 0)
+        for step in range(config.steps):
+            batch = coming.result()
+            coming = ahead.submit(prepare, step + 1)
+            done = max(step / config.steps, (time.time() - started) / config.seconds)
+            if done >= 1:
+                break
+            warm = 1.0 if config.start else min(1.0, (step + 1) / 200)
+            rate = config.learning_rate * warm * (0.5 + 0.5 * np.cos(np.pi * done))
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=on_gpu):
+                answers = net(batch.images)
+            answers = Answers(**{f.name: getattr(answers, f.name).float() for f in fields(Answers)})
+            terms = losses(answers, batch)
+            loss = torch.stack(list(terms.values())).sum()
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimiser.step()
+            decay = min(0.998, (1 + step) / (10 + step))
+            with torch.no_grad():
+                for slow, fast in zip(average.parameters(), net.parameters(), strict=True):
+                    slow.lerp_(fast, 1 - decay)
+            if step % config.log_every == 0 or step == config.steps - 1:
+                seen = {name: float(term.detach()) for name, term in terms.items()}
+                known = batch.good_weight > 0
+                right = float(((answers.good > 0).float() == batch.good)[known].float().mean())
+                words = " ".join(f"{name} {value:.3f}" for name, value in seen.items())
+                print(
+                    f"step {step} {time.time() - started:.0f} s rate {rate:.1e} right {right:.3f} {words}", flush=True
+                )
+    found = held_out(average, device, round_trip, check)
+    save_judge(average, config.out, {"steps": step, "batch": config.batch, "seed": config.seed, "threshold": 0.9})
+    for name, value in found.items():
+        print(f"{name} {value:.4f}")
+    return found
+
+
+if __name__ == "__main__":
+    train(settings(sys.argv[1:]))
