@@ -36,6 +36,7 @@ def write_image(
     classes: NDArray[np.uint8],
     kinds: NDArray[np.uint8],
     meta: Mapping[str, Any],
+    replace: bool = False,
 ) -> Path:
     """Write `<folder>/<image_id>.safetensors`, or add cells to it; it appears complete or not at all.
 
@@ -43,6 +44,7 @@ def write_image(
         tensors: [n, d] per cell, in the dtype the model ran in. A cell that the file already holds stays as it is.
         tokens: int32[n], row-major indices on the token grid, ascending.
         classes, kinds: uint8[n], the labels of these tokens.
+        replace: forget the file that is there, instead of adding to it.
         meta: JSON values. Needed: `prompt`, `seed`, `grid` [h, w], `steps` {timestep: [step, sigma]}.
 
     Raises:
@@ -71,7 +73,7 @@ def write_image(
     with folder_lock(folder):
         content = {str(cell): tensor.detach().cpu().contiguous() for cell, tensor in tensors.items()}
         merged = dict(meta)
-        if path.exists():
+        if path.exists() and not replace:
             old = ImageFile(path)
             if any(not torch.equal(old.table(name), labels[name]) for name in _TABLE):
                 raise ValueError(f"{path} holds other tokens or labels; remove the file, then run extract again")

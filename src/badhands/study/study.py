@@ -60,7 +60,7 @@ class Study:
         entry = self.manifest.by_id.get(image_id)
         if entry is None:
             raise ValueError(f"{self.root}: the manifest has no image {image_id!r}")
-        return self._verified(entry)
+        return self.verified(entry)
 
     def fingerprint_path(self, fingerprint: str) -> Path:
         return self.root / "fingerprints" / f"{fingerprint}.json"
@@ -124,15 +124,16 @@ class Study:
                 changed.append(info.id)
         return changed
 
-    def check(self, pixels: bool = True) -> list[str]:
+    def check(self, pixels: bool = True, absent: bool = True) -> list[str]:
         """Everything in the folder that does not fit together, one sentence each; empty when all is well.
 
         Args:
             pixels: also decode every picture and compare its hash.
+            absent: name pictures that are not there; extract.py makes them again.
         """
-        return list(self._problems(pixels))
+        return list(self._problems(pixels, absent))
 
-    def _problems(self, pixels: bool) -> Iterator[str]:
+    def _problems(self, pixels: bool, absent: bool) -> Iterator[str]:
         try:
             entries = self.manifest.entries
         except ValueError as error:
@@ -149,10 +150,11 @@ class Study:
             if not self.fingerprint_path(entry.fingerprint).is_file():
                 yield f"image {entry.id}: fingerprints/{entry.fingerprint}.json is missing"
             try:
-                if pixels:
-                    self._verified(entry)
-                elif not self.image_path(entry.id).is_file():
-                    yield f"image {entry.id}: {self.image_path(entry.id)} is missing"
+                if not self.image_path(entry.id).exists():
+                    if absent:
+                        yield f"image {entry.id}: {self.image_path(entry.id)} is missing"
+                elif pixels:
+                    self.verified(entry)
             except ValueError as error:
                 yield str(error)
         yield from self._label_problems(by_id)
@@ -191,7 +193,8 @@ class Study:
         elif path.parent.name != entry.fingerprint:
             yield f"{path}: the image was made with fingerprint {entry.fingerprint}; remove the file"
 
-    def _verified(self, entry: ImageEntry) -> Image.Image:
+    def verified(self, entry: ImageEntry) -> Image.Image:
+        """The entry's picture, RGB; raises ValueError as `image`."""
         path = self.image_path(entry.id)
         try:
             with Image.open(path) as stored:

@@ -1,0 +1,82 @@
+"""What the stages need of a model: text embeddings, pictures, and replays with capture."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from badhands.cells import Cell
+from badhands.diffusion.capture import capture
+from badhands.diffusion.generation import Embedding, embed_prompts, generate_latents
+from badhands.diffusion.models import ModelSpec, load_pipeline
+from badhands.diffusion.preview import decode
+
+
+@dataclass(frozen=True)
+class Replay:
+    """One image, made again with hooks on."""
+
+    image: Image.Image
+    tensors: dict[Cell, torch.Tensor]
+    """[n, d] a cell, in the model's dtype."""
+    steps: dict[int, tuple[int, float]]
+    """Timestep -> (step, sigma)."""
+
+
+class Renderer(Protocol):
+    """Makes pictures; results do not depend on what else is in the batch."""
+
+    def embed(self, prompts: Iterable[str]) -> dict[str, Embedding]:
+        """Text embeddings; the encoders are not kept."""
+        ...
+
+    def render(self, embeddings: Sequence[Embedding], seeds: Sequence[int]) -> list[Image.Image]:
+        """Up to one batch of pictures."""
+        ...
+
+    def replay(
+        self,
+        embeddings: Sequence[Embedding],
+        seeds: Sequence[int],
+        blocks: Sequence[str],
+        timesteps: Sequence[int],
+        tokens: Sequence[np.ndarray],
+    ) -> list[Replay]:
+        """The same pictures, with the rows of `tokens` (one array of indices a picture)."""
+        ...
+
+
+class PipelineRenderer:
+    """A diffusers pipeline. The transformer is loaded at the first picture, after the text encoders have gone."""
+
+    def __init__(self, spec: ModelSpec):
+        self.spec = spec
+        self._pipe: Any = None
+
+    def embed(self, prompts: Iterable[str]) -> dict[str, Embedding]:
+        return embed_prompts(self.spec, prompts)
+
+    def render(self, embeddings: Sequence[Embedding], seeds: Sequence[int]) -> list[Image.Image]:
+        latents = generate_latents(self._pipeline(), embeddings, seeds, self.spec)
+        return decode(self._pipe, latents, self.spec.height, self.spec.width)
+
+    def replay(
+        self,
+        embeddings: Sequence[Embedding],
+        seeds: Sequence[int],
+        blocks: Sequence[str],
+        timesteps: Sequence[int],
+        tokens: Sequence[np.ndarray],
+    ) -> list[Replay]:
+        with capture(self._pipeline(), blocks, timesteps, list(tokens)) as taken:
+            latents = generate_latents(self._pipe, embeddings, seeds, self.spec)
+        images = decode(self._pipe, latents, self.spec.height, self.spec.width)
+        return [Replay(image, taken.member(i), taken.steps) for i, image in enumerate(images)]
+
+    def _pipeline(self) -> Any:
+        if self._pipe is None:
+            self._pipe = load_pipeline(self.spec, "image")
+        return self._pipe

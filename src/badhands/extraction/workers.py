@@ -1,0 +1,97 @@
+"""Worker processes, each with its own renderer; with one worker everything runs in this process."""
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from typing import Any, TypeVar
+
+import torch
+
+from badhands.diffusion.models import ModelSpec
+from badhands.extraction.renderer import Renderer
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+MakeRenderer = Callable[[ModelSpec], Renderer]
+
+_renderer: Renderer | None = None
+
+
+def use_threads(count: int) -> None:
+    """Torch threads of this process; the fingerprint records them, because sums come out differently with more."""
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
+
+
+class Workers:
+    """Context manager: runs `function(renderer, task)` for many tasks.
+
+    Args:
+        make: called in each process once; must be importable (a class or module-level function).
+        count: processes. Small models on CPUs do better with a process a core than with many threads.
+        threads: torch threads in each of them, and in this process.
+    """
+
+    def __init__(self, make: MakeRenderer, spec: ModelSpec, count: int, threads: int):
+        self._make, self._spec, self._count, self._threads = make, spec, count, threads
+        self._pool: ProcessPoolExecutor | None = None
+        self._here: Renderer | None = None
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def here(self) -> Renderer:
+        """The renderer of this process."""
+        if self._here is None:
+            self._here = self._make(self._spec)
+        return self._here
+
+    def map(self, function: Callable[[Renderer, Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """Results as they come; an exception in a task ends the rest. Tasks are drawn as workers get free."""
+        if self._count == 1:
+            for task in tasks:
+                yield function(self.here, task)
+            return
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self._count,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start,
+                initargs=(self._make, self._spec, self._threads, os.getpid()),
+            )
+        queue, running = iter(tasks), set[Future[Result]]()
+        while True:
+            while len(running) < 2 * self._count and (task := next(queue, None)) is not None:
+                running.add(self._pool.submit(_call, function, task))
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+
+
+def _start(make: MakeRenderer, spec: ModelSpec, threads: int, parent: int) -> None:
+    global _renderer
+    use_threads(threads)
+    _renderer = make(spec)
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _follow(parent: int) -> None:
+    """A killed parent cannot tell its workers to stop: they see that they were orphaned."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _call(function: Callable[[Renderer, Task], Result], task: Task) -> Result:
+    assert _renderer is not None
+    return function(_renderer, task)
