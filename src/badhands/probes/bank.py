@@ -1,0 +1,157 @@
+"""ProbeBank: the probes of all cells as one LightningModule, and the stream of cells that feeds it."""
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchmetrics.functional.classification import binary_auroc
+
+from badhands.cells import Cell
+from badhands.probes.artifact import Readout
+from badhands.probes.nested import fit_cell
+from badhands.probes.settings import ProbeSettings
+from badhands.probes.task import Task
+
+Read = Callable[[Cell], Tensor]
+"""Rows of a task from one cell, [n, d]."""
+
+
+class CellStream(Dataset):
+    """One item a cell: (index, [n, d] activations of the task's rows)."""
+
+    def __init__(self, cells: Sequence[Cell], read: Read):
+        self.cells, self.read = tuple(cells), read
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor]:
+        return index, self.read(self.cells[index])
+
+
+class CellData(lightning.LightningDataModule):
+    """The cache as a stream of cells. No workers: a worker would copy each cell once more through a pipe."""
+
+    def __init__(self, cells: Sequence[Cell], read: Read):
+        super().__init__()
+        self.stream = CellStream(cells, read)
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.stream, batch_size=None, shuffle=False, num_workers=0)
+
+
+class ProbeBank(lightning.LightningModule):
+    """Linear (or one-hidden-layer) readouts of all cells: one per held-out fold and, last, one on all images.
+
+    One epoch is the whole training: a batch is a cell, whose rows are read once and serve all folds and penalties (see
+    `solver`). Cells share rows, labels and folds, and nothing else; trained together they equal each trained alone.
+
+    Weights are buffers in raw activation coordinates: `weight` [cells, folds + 1, d] (mlp: [..., h], with
+    `hidden_weight` [cells, folds + 1, h, d] and `hidden_bias`), `bias` [cells, folds + 1], `platt` [cells, folds + 1, 2].
+    """
+
+    weight: Tensor
+    bias: Tensor
+    platt: Tensor
+    penalty: Tensor
+    logit: Tensor
+    """[cells, n] out of fold."""
+    probability: Tensor
+    """[cells, n] out of fold, calibrated, of the positive class."""
+    token_auroc: Tensor
+    """[cells] out of fold."""
+    gradient: Tensor
+    passes: Tensor
+
+    def __init__(self, cells: Sequence[Cell], width: int, task: Task, settings: ProbeSettings):
+        super().__init__()
+        self.automatic_optimization = False
+        self.cells, self.width, self.task, self.settings = tuple(cells), width, task, settings
+        c, models, n = len(self.cells), task.n_folds + 1, len(task.rows)
+        self.is_mlp = settings.kind == "mlp"
+        inner = settings.hidden if self.is_mlp else width
+        for name, shape in {
+            "weight": (c, models, inner),
+            "bias": (c, models),
+            "platt": (c, models, 2),
+            "penalty": (c, models),
+            "logit": (c, n),
+            "probability": (c, n),
+            "token_auroc": (c,),
+            "gradient": (c,),
+            "passes": (c,),
+        }.items():
+            self.register_buffer(name, torch.full(shape, torch.nan))
+        if self.is_mlp:
+            self.register_buffer("hidden_weight", torch.full((c, models, inner, width), torch.nan))
+            self.register_buffer("hidden_bias", torch.full((c, models, inner), torch.nan))
+        self.unused = nn.Parameter(torch.zeros(()), requires_grad=False)
+
+    def configure_optimizers(self) -> None:
+        """None: the solver is in `training_step`."""
+
+    def training_step(self, batch: tuple[int, Tensor], batch_index: int) -> None:
+        index, raw = batch
+        done = fit_cell(raw, self.task, self.settings)
+        self.weight[index], self.bias[index] = done.weight, done.bias
+        self.platt[index], self.penalty[index] = done.platt.to(self.platt), done.penalty.to(self.penalty)
+        self.logit[index], self.probability[index] = done.logit, done.probability
+        self.gradient[index], self.passes[index] = done.gradient, done.passes
+        if done.hidden is not None:
+            self.hidden_weight[index], self.hidden_bias[index] = done.hidden
+        y = torch.from_numpy(self.task.y).to(done.logit.device, torch.long)
+        self.token_auroc[index] = binary_auroc(done.logit, y, validate_args=False)
+        self.log("token_auroc", self.token_auroc[index], prog_bar=True, batch_size=len(y))
+
+    @property
+    def converged(self) -> Tensor:
+        """bool[cells]; closed forms always are, an mlp never says."""
+        return self.gradient <= self.settings.tolerance
+
+    def readout(self, cell: Cell, model: int = -1) -> Readout:
+        """The model on all images (or the one that did not see fold `model`), as a value that needs no bank."""
+        i = self.cells.index(cell)
+        hidden = (self.hidden_weight[i, model].clone(), self.hidden_bias[i, model].clone()) if self.is_mlp else None
+        slope, offset = self.platt[i, model].tolist()
+        return Readout(self.weight[i, model].clone(), self.bias[i, model].item(), (slope, offset), hidden)
+
+
+def train_bank(
+    cells: Sequence[Cell],
+    width: int,
+    task: Task,
+    settings: ProbeSettings,
+    read: Read,
+    trainer: Callable[[], lightning.Trainer] | None = None,
+) -> ProbeBank:
+    """Fit a bank on cells of one width.
+
+    Args:
+        read: cell -> [n, d] activations of `task.rows`.
+        trainer: makes a fresh Trainer of one epoch; None: on the CPU, silent.
+    """
+    bank = ProbeBank(cells, width, task, settings)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # device lists and tips, once a bank
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*configure_optimizers.*")
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*has no parameters.*|.*LeafSpec.*|.*torch.jit.*")
+        (trainer or quiet_trainer)().fit(bank, CellData(cells, read))
+    return bank.cpu()
+
+
+def quiet_trainer() -> lightning.Trainer:
+    """One epoch on the CPU, no files, no bars."""
+    return lightning.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )

@@ -1,0 +1,155 @@
+"""Nested grouped cross-validation of one cell: penalty, calibration and out-of-fold logits, nothing seen twice."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from badhands.probes.fitting import Fit, fit
+from badhands.probes.settings import ProbeSettings
+from badhands.probes.standardise import Standardised, standardise
+from badhands.probes.task import Task
+
+
+@dataclass(frozen=True)
+class CellFit:
+    """The models of one cell: one for each held-out fold, and last the one on all images. Raw activation coordinates."""
+
+    weight: Tensor
+    """[folds + 1, d]; mlp: [folds + 1, h]."""
+    bias: Tensor
+    """[folds + 1]"""
+    hidden: tuple[Tensor, Tensor] | None
+    """mlp: [folds + 1, h, d] and [folds + 1, h]."""
+    penalty: Tensor
+    """[folds + 1], chosen inside the training folds of each model."""
+    platt: Tensor
+    """[folds + 1, 2], slope and offset, fitted on logits of images that the model (or its inner twin) did not see."""
+    logit: Tensor
+    """[n] out-of-fold logit of every row."""
+    probability: Tensor
+    """[n] out-of-fold calibrated probability of the positive class."""
+    gradient: float
+    passes: int
+
+
+def fit_cell(raw: Tensor, task: Task, settings: ProbeSettings) -> CellFit:
+    """Everything for one cell from one read of its rows.
+
+    Args:
+        raw: [n, d] activations of `task.rows`; overwritten where its dtype allows.
+    """
+    cell = standardise(raw, task, settings.precision)
+    n_pairs, grid = len(task.pairs), settings.grid
+    inner = fit(
+        cell, task, [s for s in range(n_pairs) for _ in grid], [p for _ in range(n_pairs) for p in grid], settings
+    )
+    logits = inner.logits(cell.x).view(-1, n_pairs, len(grid))
+    chosen = choose_penalties(logits, task, settings)
+    folds = range(task.n_folds)
+    sets = [*(task.outer(k) for k in folds), task.full]
+    models = fit(cell, task, sets, [grid[i] for i in chosen], settings)
+    every = models.logits(cell.x)
+    fold = torch.from_numpy(task.fold).to(every.device).long()
+    logit = every.gather(1, fold[:, None])[:, 0]
+
+    y = torch.from_numpy(task.y).to(logit.device)
+    measure = torch.from_numpy(task.measure).to(logit.device)
+    platt = torch.zeros(task.n_folds + 1, 2, dtype=torch.float64)
+    probability = torch.zeros_like(logit)
+    for k in folds:
+        seen, hidden = fold != k, fold == k
+        # The inner twin of model k without fold j scores fold j: no label of fold k has touched these logits.
+        twin = torch.tensor([task.pair(j, k) if j != k else 0 for j in folds], device=logit.device)[fold]
+        held_out = logits[torch.arange(len(fold), device=logit.device), twin, chosen[k]]
+        slope, offset = fit_platt(held_out[seen], y[seen], measure[seen])
+        platt[k] = torch.tensor([slope, offset])
+        probability[hidden] = torch.sigmoid(slope * logit[hidden] + offset)
+    platt[-1] = torch.tensor(fit_platt(logit, y, measure))
+    weight, bias, hidden_layer = _raw(models, cell)
+    return CellFit(
+        weight,
+        bias,
+        hidden_layer,
+        torch.tensor([grid[i] for i in chosen]),
+        platt,
+        logit.float(),
+        probability.float(),
+        max(inner.gradient, models.gradient),
+        inner.passes + models.passes,
+    )
+
+
+def choose_penalties(logits: Tensor, task: Task, settings: ProbeSettings) -> list[int]:
+    """Index into the grid for each outer fold, and for all images.
+
+    logistic: least held-out log loss; other kinds, whose logits carry no scale: largest held-out token AUROC.
+
+    Args:
+        logits: [n, pairs, penalties] of the inner models on all rows.
+    """
+    n_folds, n_grid = task.n_folds, logits.shape[2]
+    if n_grid == 1:
+        return [0] * (n_folds + 1)
+    fold = torch.from_numpy(task.fold).to(logits.device)
+    y = torch.from_numpy(task.y).to(logits)
+    base = torch.from_numpy(task.base).to(logits)
+    loss = torch.zeros(n_folds, n_folds, n_grid, dtype=torch.float64)  # [outer fold k, validation fold j, penalty]
+    for s, (j, k) in enumerate(task.pairs):
+        for validation, outer in ((j, k), (k, j)):
+            rows = fold == validation
+            z, of = logits[rows, s], y[rows]
+            if settings.kind == "logistic":
+                weight = base[rows] * torch.where(of == 1, 1 / base[rows][of == 1].sum(), 1 / base[rows][of == 0].sum())
+                each = torch.nn.functional.softplus(z) - of[:, None] * z
+                loss[outer, validation] = (each * weight[:, None]).sum(0).double().cpu()
+            else:
+                loss[outer, validation] = 1 - _auroc(z, of).double().cpu()
+    per_outer = loss.sum(1)
+    return [*per_outer.argmin(1).tolist(), int(per_outer.sum(0).argmin())]
+
+
+def _auroc(score: Tensor, y: Tensor) -> Tensor:
+    """[n, k], [n] -> [k], by ranks; ties, rare in logits, are broken by order."""
+    rank = score.argsort(0).argsort(0).double() + 1
+    positive = y.sum().double()
+    return (rank[y == 1].sum(0) - positive * (positive + 1) / 2) / (positive * (len(y) - positive))
+
+
+def fit_platt(logit: Tensor, y: Tensor, weight: Tensor) -> tuple[float, float]:
+    """Slope (never negative) and offset of sigmoid(slope logit + offset), by weighted Newton steps.
+
+    Platt (1999), with his smoothed targets, so that separable logits keep a finite slope.
+    """
+    z, y, w = logit.double(), y.double(), weight.double()
+    w = w / w.mean()
+    centre, spread = z.mean(), z.std().clamp(min=1e-12)
+    z = (z - centre) / spread
+    positive, negative = (w * y).sum(), (w * (1 - y)).sum()
+    target = torch.where(y == 1, (positive + 1) / (positive + 2), 1 / (negative + 2))
+    slope, offset = torch.zeros((), dtype=torch.float64, device=z.device), torch.log(positive / negative)
+    for _ in range(50):
+        p = torch.sigmoid(slope * z + offset)
+        error, bend = w * (p - target), w * (p * (1 - p)).clamp(min=1e-9)
+        gradient = torch.stack([(error * z).sum(), error.sum()])
+        cross = (bend * z).sum()
+        hessian = torch.stack([torch.stack([(bend * z * z).sum(), cross]), torch.stack([cross, bend.sum()])])
+        step = torch.linalg.solve(hessian, gradient)
+        step = step * min(1.0, 4.0 / float(step.abs().max().clamp(min=1e-12)))
+        slope, offset = slope - step[0], offset - step[1]
+        if step.abs().max() < 1e-9:
+            break
+    if slope < 0:  # worse than chance on held-out images: say the base rate instead of the opposite
+        return 0.0, float(torch.log(positive / negative))
+    return float(slope / spread), float(offset - slope * centre / spread)
+
+
+def _raw(models: Fit, cell: Standardised) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
+    """Models in raw activation coordinates, models first."""
+    if models.hidden is None:
+        weight, bias = cell.to_raw(models.weight, models.bias)
+        return weight.T.contiguous().float(), bias.float(), None
+    inner, offset = models.hidden
+    raw = inner / cell.spread[None, :, None]
+    offset = offset - (raw * cell.centre[None, :, None]).sum(1)
+    return models.weight.T.contiguous(), models.bias, (raw.mT.contiguous(), offset)

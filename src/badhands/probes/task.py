@@ -1,0 +1,126 @@
+"""One head's rows, labels and folds: everything about a fit but the activations, and so the same for every cell."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from badhands.probes.folds import BAD_IMAGE, GOOD_IMAGE
+
+GOOD, BAD, NOT_HAND = 1, 2, 3
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Binary labels of n token rows of a cache.
+
+    The training sets, in order: all folds but two (every pair), all folds but one (every fold), all folds. A model that
+    saw neither j nor k validates penalties for k on j and for j on k, so nested cross-validation needs
+    F (F - 1) / 2 sets and not F (F - 1).
+    """
+
+    head: str
+    rows: np.ndarray
+    """int64[n], rows of the cache's token table."""
+    image: np.ndarray
+    """int32[n], image of each row."""
+    y: np.ndarray
+    """float32[n], 1 for the positive class (hand; good)."""
+    folds: np.ndarray
+    """int32[images]."""
+    measure: np.ndarray
+    """float64[n], how many tokens of the picture a row stands for in metrics and calibration."""
+
+    @cached_property
+    def n_folds(self) -> int:
+        return int(self.folds.max()) + 1
+
+    @cached_property
+    def fold(self) -> np.ndarray:
+        """int32[n], fold of each row."""
+        return self.folds[self.image]
+
+    @cached_property
+    def pairs(self) -> list[tuple[int, int]]:
+        return list(combinations(range(self.n_folds), 2))
+
+    @cached_property
+    def include(self) -> np.ndarray:
+        """bool[sets, folds]: which folds a training set holds."""
+        left_out = [*self.pairs, *((k,) for k in range(self.n_folds)), ()]
+        return np.array([[k not in out for k in range(self.n_folds)] for out in left_out])
+
+    def pair(self, j: int, k: int) -> int:
+        """Index of the set without folds j and k."""
+        return self.pairs.index((min(j, k), max(j, k)))
+
+    def outer(self, k: int) -> int:
+        """Index of the set without fold k."""
+        return len(self.pairs) + k
+
+    @property
+    def full(self) -> int:
+        return len(self.pairs) + self.n_folds
+
+    @cached_property
+    def base(self) -> np.ndarray:
+        """float64[n], 1 / n_i: every image counts once, however large its hand."""
+        return 1 / np.bincount(self.image)[self.image]
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """int64[n], fold and class of a row: 2 fold + y."""
+        return 2 * self.fold.astype(np.int64) + self.y.astype(np.int64)
+
+    @cached_property
+    def factors(self) -> np.ndarray:
+        """float64[sets, 2 folds]: weight of a group in a set, so that the two classes of every set weigh 1/2 each."""
+        mass = np.bincount(self.groups, self.base, minlength=2 * self.n_folds)
+        included = np.repeat(self.include, 2, axis=1)
+        factors = np.zeros(included.shape)
+        for label in (0, 1):
+            total = (included[:, label::2] * mass[label::2]).sum(1)
+            assert (total > 0).all(), "a training set without one class: make_folds refuses those"
+            factors[:, label::2] = included[:, label::2] / (2 * total[:, None])
+        return factors
+
+    def weights(self, sets: list[int] | np.ndarray) -> Tensor:
+        """float32[n, len(sets)], row weights that sum to 1 a set, 0 outside it."""
+        return torch.from_numpy((self.base[:, None] * self.factors[sets].T[self.groups]).astype(np.float32))
+
+    def relabelled(self, y: np.ndarray) -> "Task":
+        """The same rows and folds with other labels [n]."""
+        return Task(self.head, self.rows, self.image, y.astype(np.float32), self.folds, self.measure)
+
+
+def good_task(image: np.ndarray, label: np.ndarray, folds: np.ndarray) -> Task:
+    """Good against bad on hand tokens. image, label: [tokens of the cache]; folds: [images]."""
+    rows = np.flatnonzero((label == GOOD) | (label == BAD))
+    return Task("good", rows, image[rows], (label[rows] == GOOD).astype(np.float32), folds, np.ones(len(rows)))
+
+
+def hand_task(image: np.ndarray, label: np.ndarray, folds: np.ndarray, grid_tokens: np.ndarray) -> Task:
+    """Hand against not hand on all labelled tokens.
+
+    Not-hand tokens are a sample, so each stands for more than one token of the picture: calibration must know.
+
+    Args:
+        grid_tokens: int[images], tokens of the whole picture.
+    """
+    rows = np.flatnonzero(label != 0)
+    of, hand = image[rows], label[rows] != NOT_HAND
+    n = len(folds)
+    hands, others = np.bincount(of[hand], minlength=n), np.bincount(of[~hand], minlength=n)
+    stands_for = np.maximum((grid_tokens - hands) / np.maximum(others, 1), 1.0)
+    return Task("hand", rows, of, hand.astype(np.float32), folds, np.where(hand, 1.0, stands_for[of]))
+
+
+def scene_task(image: np.ndarray, label: np.ndarray, folds: np.ndarray, image_label: np.ndarray) -> Task:
+    """Control: the image's class on tokens that are not hand. What it finds is not in the hand."""
+    usable = np.isin(image_label, (GOOD_IMAGE, BAD_IMAGE))
+    rows = np.flatnonzero((label == NOT_HAND) & usable[image])
+    y = (image_label[image[rows]] == GOOD_IMAGE).astype(np.float32)
+    return Task("good", rows, image[rows], y, folds, np.ones(len(rows)))
