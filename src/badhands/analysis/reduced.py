@@ -10,7 +10,7 @@ RIDGE = 1e-3
 
 
 def outer_sums(y: Tensor, row: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Per row, float64: tokens [r], sum y [r, k], sum y y' [r, k * k]; y [n, k] scaled to unit variance, row int64[n]."""
+    """Per row, float64: tokens [r], sum y [r, k], sum y y' [r, k * k]; y [n, k] set to unit variance, row int64[n]."""
     y = y.double() / (y.double().std(0, correction=0) + 1e-30)
     outer = (y[:, :, None] * y[:, None, :]).flatten(1)
     total = torch.zeros(rows, 1 + y.shape[1] + outer.shape[1], dtype=torch.float64)

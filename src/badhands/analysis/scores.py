@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from badhands.analysis.contrasts import Contrast
-from badhands.analysis.nulls import image_counts, shifted_interval
+from badhands.analysis.nulls import shifted_interval
 from badhands.analysis.separation import bhattacharyya, certified_distance, equivalent_distance, kde_distance
 from badhands.analysis.sides import CellSums, Sides, sides
 
@@ -123,9 +123,13 @@ class HeldOut:
     """float64[b], token AUROC in the bootstraps; the same images in every cell and rule, so differences are paired."""
 
 
-def held_out(chosen: Contrast, scores: np.ndarray, row: np.ndarray, bootstraps: int, seed: int) -> HeldOut:
-    """Everything that Eq. 10 and 11 want beside D_B. `scores` float[n] of tokens in rows int[n] of the contrast."""
-    counts = image_counts(chosen, bootstraps, seed).double().numpy()
+def held_out(chosen: Contrast, scores: np.ndarray, row: np.ndarray, counts: np.ndarray) -> HeldOut:
+    """Everything that Eq. 10 and 11 want beside D_B.
+
+    Args:
+        scores: float[n], positive = good, of tokens in rows int[n] of the contrast.
+        counts: float64[b, J], how often each image is drawn in each bootstrap (`nulls.image_counts`).
+    """
     pairs = PairTable.of(chosen, scores, row)
     aurocs = pairs.resampled(counts)
     interval = tuple(np.quantile(aurocs, [0.025, 0.975]))
@@ -135,7 +139,7 @@ def held_out(chosen: Contrast, scores: np.ndarray, row: np.ndarray, bootstraps: 
     tokens = np.bincount(row, minlength=len(chosen.good)).astype(float)
     wrong = np.bincount(row, (scores > 0) != chosen.good[row], minlength=len(tokens)) / tokens
     weight = counts[:, chosen.image]
-    error, errors = 0.0, np.zeros(bootstraps)
+    error, errors = 0.0, np.zeros(len(counts))
     for side in (chosen.good, ~chosen.good):
         error += wrong[side].mean() / 2
         errors += (weight[:, side] @ wrong[side]) / weight[:, side].sum(1) / 2

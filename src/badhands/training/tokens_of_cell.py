@@ -10,7 +10,7 @@ from torch import Tensor
 from badhands.analysis.contrasts import HAND, Contrast
 from badhands.analysis.directions import expected_gap, participation_ratio
 from badhands.analysis.gaussianity import excess_kurtosis, score_kurtosis
-from badhands.analysis.nulls import p_value, permuted, resampled, shifted_interval
+from badhands.analysis.nulls import image_counts, p_value, permuted, resampled, shifted_interval
 from badhands.analysis.projections import leading_beside, principal
 from badhands.analysis.reduced import full_distances, outer_sums
 from badhands.analysis.scores import HeldOut, Rules, held_out, mass_mean, qda, training_sides
@@ -53,6 +53,12 @@ class TokenPass:
         self.hand = torch.from_numpy(np.flatnonzero(np.isin(tokens.label[self.rows], HAND)))
         self.row_of = {c.name: c.rows_of_tokens(self.plan.groups.of_token)[self.rows] for c in self.plan.contrasts}
         self.shown = self._points(rng)
+        config, main = self.config, self.plan.main
+        self._counts = {
+            c.name: image_counts(c, config.bootstraps, config.seed).double().numpy() for c in self.plan.contrasts
+        }
+        self._permuted = permuted(main, config.permutations, config.seed)
+        self._resampled = resampled(main, config.bootstraps, config.seed)
 
     def add(self, cell: Cell, sums: dict[str, CellSums]) -> None:
         """All rows of one cell. `sums` by contrast name."""
@@ -81,7 +87,7 @@ class TokenPass:
             found: dict[str, HeldOut] = {}
             for r, probe in enumerate(RULES):
                 score = every[used, k, r, fold].double().numpy()
-                found[probe] = held_out(chosen, score, row, self.config.bootstraps, self.config.seed)
+                found[probe] = held_out(chosen, score, row, self._counts[chosen.name])
                 self._held_out_rows(chosen, cell, probe, found[probe])
                 if probe == "mass_mean":
                     value = score_kurtosis(score, row)
@@ -146,13 +152,12 @@ class TokenPass:
 
     def _full_distance(self, cell: Cell, y: Tensor, row: Tensor) -> None:
         """Eq. 7 on leading components, with null and interval."""
-        main, config = self.plan.main, self.config
+        main = self.plan.main
         sums = outer_sums(y, row, len(main.good))
         as_it_is = observed(main)
         value = float(full_distances(sums, as_it_is, 1 - as_it_is)[0])
-        labels = permuted(main, config.permutations, config.seed)
-        null = full_distances(sums, labels, 1 - labels).numpy()
-        drawn = full_distances(sums, *resampled(main, config.bootstraps, config.seed)).numpy()
+        null = full_distances(sums, self._permuted, 1 - self._permuted).numpy()
+        drawn = full_distances(sums, *self._resampled).numpy()
         corrected = value - float(null.mean())
         name = f"db_full{y.shape[1]}"
         self.table.add(main, cell, f"{name}_plugin", value)
