@@ -50,7 +50,7 @@ def serve(study: Study, host: str, port: int, token: str | None, hosts: tuple[st
     )
     if browser:
         webbrowser.open(address)
-    uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False, timeout_keep_alive=65)
+    uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False, lifespan="off")
 
 
 def access_for(host: str, token: str | None, hosts: tuple[str, ...]) -> Access:

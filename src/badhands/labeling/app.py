@@ -83,7 +83,9 @@ def create_app(desk: Desk, access: Access) -> ASGIApp:
         Route("/api/labels/{id}", read_label, methods=["GET"]),
         Route("/api/labels/{id}", save_label, methods=["POST"]),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(Guard, access=access, max_body=MAX_BODY)])
+    app = Starlette(routes=routes, middleware=[Middleware(Guard, access=access, max_body=MAX_BODY)])
+    app.router.redirect_slashes = False  # there is one address for each thing; a redirect would repeat the query
+    return app
 
 
 async def _answer(work: Callable[[], Any]) -> Response:

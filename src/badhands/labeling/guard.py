@@ -80,11 +80,10 @@ class Guard:
         entering = scope["method"] == "GET" and scope["path"] == "/"
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none") and not entering:
             return _error(403, "requests from other sites are refused")
-        try:
-            declared = int(headers.get("content-length", "0"))
-        except ValueError:
+        length = headers.get("content-length", "0")
+        if not (length.isascii() and length.isdigit()):
             return _error(400, "content-length is no number")
-        if declared > self.max_body:
+        if len(length) > 12 or int(length) > self.max_body:
             return _error(413, f"the body is longer than {self.max_body} bytes")
         return self._token_refusal(scope, headers, entering)
 

@@ -144,6 +144,8 @@ def from_label_studio(tasks: list[dict], entries: dict[str, ImageEntry], annotat
     Raises:
         ValueError: an image, label or mask is not one of the study.
     """
+    if not isinstance(tasks, list):
+        raise ValueError("a Label Studio export is a list of tasks: choose the JSON format, not JSON-MIN or COCO")
     records = []
     for task in tasks:
         image = str(task["data"].get("image_id") or task["data"]["image"])

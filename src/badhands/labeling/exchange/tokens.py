@@ -8,7 +8,7 @@ from einops import rearrange, reduce, repeat
 from numpy.typing import NDArray
 
 from badhands.study.labels import BAD, GLOBAL, GOOD, LOCAL, NOT_HAND, UNKNOWN_KIND, LabelRecord
-from badhands.study.manifest import ImageEntry
+from badhands.study.manifest import ImageEntry, check_id
 
 LAYERS: dict[str, tuple[int, int]] = {
     "good_hand": (GOOD, UNKNOWN_KIND),
@@ -46,7 +46,7 @@ class TokenMask:
         kinds = self.kinds if self.kinds.any() else None
         return LabelRecord(
             image_id,
-            annotator,
+            check_id(annotator),  # it names a folder when it is exported again
             fields.pop("time", ""),
             float(fields.pop("seconds", 0.0)),
             self.classes,

@@ -45,6 +45,7 @@ export class App {
     this.outbox.addEventListener("refused", ({ detail }) => this.panel.say(`The server refused ${detail.item.id}: ${detail.error}`, true));
     this.channel = new BroadcastChannel(`badhands:${study.id}:${study.annotator}`);
     this.channel.onmessage = ({ data }) => this.#otherTab(data);
+    if (matchMedia("(max-width: 900px)").matches) this.toggleList();
     listen(this);
     helpInto($("#help .groups"), this);
     addEventListener("hashchange", () => this.#fromAddress());
@@ -95,6 +96,7 @@ export class App {
       const address = `#${this.mode}/${item.id}${item.repeat ? "/repeat" : ""}`;
       if (location.hash !== address) history.replaceState(null, "", address);
       localStorage.setItem(this.#placeKey(), JSON.stringify({ mode: this.mode, filter: this.filter, item }));
+      this.view.painting = this.mode === "paint";
       this.view.show(null, image);
       this.#showState();
       const picture = await this.#picture(item.id).catch(() => null);

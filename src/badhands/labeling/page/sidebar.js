@@ -60,7 +60,8 @@ export class Sidebar {
     words.push(state.verdict ? VERDICTS[state.verdict] : "to do");
     if (isPainted(state)) words.push("painted");
     if (outbox?.has(item)) words.push("unsent");
-    const others = study.disagreements.get(item.id);
+    // Who judged otherwise is shown where one looks for it, not while one makes up one's mind.
+    const others = this.app.filter === "disagreements" ? study.disagreements.get(item.id) : null;
     button.dataset.verdict = state.verdict ?? "";
     button.dataset.done = isDone(study, item, mode);
     button.querySelector(".mark").textContent = words.join(" · ") + (others ? ` · not as ${others.join(", ")}` : "");

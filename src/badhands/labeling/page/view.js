@@ -18,6 +18,7 @@ export class View extends EventTarget {
     this.tiles = document.createElement("canvas"); // one pixel a token
     this.opacity = 0.45;
     this.showGrid = true;
+    this.painting = false; // triage looks at the picture without a grid
     this.image = null;
     this.size = { h: 1, w: 1, width: 1, height: 1 };
     this.zoom = 1; // CSS pixels per image pixel
@@ -152,7 +153,7 @@ export class View extends EventTarget {
   #drawGrid() {
     const context = this.#start(this.grid), { width, height, h, w } = this.size;
     const side = this.zoom * width / w, tall = this.zoom * height / h;
-    if (!this.showGrid || side < 4) return;
+    if (!this.showGrid || !this.painting || side < 4) return;
     context.beginPath();
     for (let c = 0; c <= w; c++) {
       const x = Math.round(this.x + c * side) + 0.5;

@@ -1,0 +1,351 @@
+"""The page in a real Chromium: what one does there is what stands on disk."""
+
+import re
+
+import numpy as np
+import pytest
+
+from badhands.study.labels import BAD, GLOBAL, GOOD, NOT_HAND, LabelLog
+from demo_study import make_study
+from labeling_site import chromium, open_page, served, settled
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def study(tmp_path):
+    return make_study(tmp_path / "study", images=12)
+
+
+@pytest.fixture
+def wide(tmp_path):
+    return make_study(tmp_path / "wide", images=2, size=(256, 128), patch=16)
+
+
+def on_disk(study, image_id=None, annotator="anna"):
+    latest = {key[0]: record for key, record in LabelLog(study.labels.path).latest().items() if key[1] == annotator}
+    return latest[image_id] if image_id else latest
+
+
+def drag(page, *points):
+    """Drag the mouse through these points, given in tokens (x, y)."""
+    for number, (x, y) in enumerate(points):
+        at = page.evaluate("([x, y]) => badhands.view.toWindow(x, y)", [x, y])
+        page.mouse.move(*at, steps=4)
+        if number == 0:
+            page.mouse.down()
+    page.mouse.up()
+
+
+def here(page):
+    return page.evaluate("badhands.item && badhands.item.id")
+
+
+def test_triage_paint_undo_reload_and_find_the_same_mask_on_disk(browser, study):
+    with served(study) as address:
+        page = open_page(browser, address)
+        seen = []
+        for key in "1212":
+            seen.append(here(page))
+            page.keyboard.press(key)
+            page.wait_for_function("id => badhands.item.id !== id", arg=seen[-1])
+        settled(page)
+        assert {name: on_disk(study)[name].verdict for name in seen} == dict(
+            zip(seen, ["good", "bad"] * 2, strict=True)
+        )
+
+        page.keyboard.press("s")
+        assert "0 of 4 painted" in page.inner_text("#done-text")
+        first = here(page)
+        page.keyboard.press("2")
+        drag(page, (3.5, 4.5), (10.5, 4.5))
+        page.keyboard.press("r")
+        page.keyboard.press("1")
+        drag(page, (2.5, 9.5), (5.5, 12.5))
+        page.keyboard.press("3")
+        page.keyboard.press("f")
+        drag(page, (0.5, 0.5), (0.5, 0.5))
+        settled(page)
+        record = on_disk(study, first)
+        assert (record.classes[9:13, 2:6] == GOOD).all()
+        assert (record.classes[4, 3:11] == BAD).all()
+        assert (record.classes == NOT_HAND).sum() == 256 - (record.classes == GOOD).sum() - (
+            record.classes == BAD
+        ).sum()
+        assert record.verdict == "bad"
+        assert record.seconds > 0
+
+        page.keyboard.press("z")
+        page.keyboard.press("z")
+        settled(page)
+        assert not (on_disk(study, first).classes == GOOD).any()
+        page.keyboard.press("Shift+Z")
+        settled(page)
+        kept = on_disk(study, first).classes
+        assert (kept == GOOD).sum() == 16 and not (kept == NOT_HAND).any()
+
+        page.reload()
+        page.wait_for_function("() => window.badhands && badhands.item")
+        assert here(page) == first
+        shown = page.evaluate("[...badhands.state.classes]")
+        assert shown == kept.ravel().tolist()
+
+
+def test_undo_has_no_limit_and_ends_at_the_beginning(browser, study):
+    with served(study) as address:
+        page = open_page(browser, address, fragment="#paint/img0000")
+        page.evaluate("""() => {
+          for (let i = 0; i < 300; i++) {
+            const classes = badhands.state.classes.slice();
+            classes[i % 256] = 1 + i % 3;
+            badhands.change({ classes, verdict: "bad" });
+          }
+        }""")
+        last = page.evaluate("[...badhands.state.classes]")
+        for _ in range(300):
+            page.keyboard.press("z")
+        assert page.evaluate("badhands.state.classes.some(Boolean)") is False
+        page.evaluate("() => { for (let i = 0; i < 300; i++) badhands.redo(); }")
+        assert page.evaluate("[...badhands.state.classes]") == last
+        settled(page)
+        assert on_disk(study, "img0000").classes.ravel().tolist() == last
+
+
+def test_a_grid_that_is_not_square_by_the_keyboard_alone(browser, wide):
+    with served(wide) as address:
+        page = open_page(browser, address, fragment="#paint/img0001")
+        assert page.evaluate("[badhands.view.size.h, badhands.view.size.w]") == [8, 16]
+        page.keyboard.press("1")
+        page.keyboard.press("[")
+        page.keyboard.press("[")
+        page.keyboard.press("ArrowUp")  # the cursor appears in the middle: row 4, column 8
+        for _ in range(3):
+            page.keyboard.press("Shift+ArrowRight")
+        page.keyboard.press("r")  # a rectangle by its corners
+        page.keyboard.press("2")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Space")
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Space")
+        settled(page)
+        classes = on_disk(wide, "img0001").classes
+        assert classes.shape == (8, 16)
+        assert np.argwhere(classes == GOOD).tolist() == [[4, 8], [4, 9], [4, 10], [4, 11]]
+        assert np.argwhere(classes == BAD).tolist() == [[6, 10], [6, 11], [7, 10], [7, 11]]
+        page.keyboard.press("g")
+        page.keyboard.press("n")
+        settled(page)
+        record = on_disk(wide, "img0001")
+        assert (record.kinds == GLOBAL).sum() == 4
+        assert not (record.classes == 0).any()
+        page.keyboard.press("x")  # a good hand has no kind of error
+        settled(page)
+        record = on_disk(wide, "img0001")
+        assert (record.classes == GOOD).sum() == 8 and record.kinds is None
+        page.keyboard.press("Delete")
+        page.keyboard.press("a")  # a lasso by its corners
+        for move in ["Space", "ArrowLeft", "ArrowLeft", "Space", "ArrowUp", "ArrowUp", "Space", "Enter"]:
+            page.keyboard.press(move)
+        settled(page)
+        assert (on_disk(wide, "img0001").classes == BAD).sum() >= 5
+
+
+def test_touch_paints_with_one_finger_and_zooms_with_two(browser, study):
+    with served(study) as address:
+        page = open_page(browser, address, fragment="#paint/img0000", has_touch=True)
+        session = page.context.new_cdp_session(page)
+
+        def touch(kind, *points):
+            where = [page.evaluate("([x, y]) => badhands.view.toWindow(x, y)", list(point)) for point in points]
+            session.send("Input.dispatchTouchEvent", {
+                "type": kind, "touchPoints": [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(where)]})  # fmt: skip
+
+        touch("touchStart", (4.5, 4.5))
+        touch("touchMove", (8.5, 4.5))
+        touch("touchEnd")
+        settled(page)
+        painted = on_disk(study, "img0000").classes
+        assert (painted[4, 4:9] == BAD).all()
+        zoom = page.evaluate("badhands.view.zoom")
+        touch("touchStart", (6, 8))
+        touch("touchStart", (6, 8), (9, 8))
+        touch("touchMove", (4, 8), (12, 8))
+        touch("touchEnd")
+        assert page.evaluate("badhands.view.zoom") > 1.3 * zoom
+        assert page.evaluate("[...badhands.state.classes]") == painted.ravel().tolist()  # the pinch painted nothing
+
+
+def test_a_proposal_is_accepted_with_one_key_and_marked_so(browser, study):
+    with served(study) as address:
+        page = open_page(browser, address, fragment="#paint/img0001")
+        page.wait_for_selector("#proposals:not([hidden])")
+        page.keyboard.press("p")
+        settled(page)
+        record, judge = on_disk(study, "img0001"), on_disk(study, "img0001", "judge")
+        assert record.accepted_proposal
+        assert np.array_equal(record.classes, judge.classes)
+        page.keyboard.press("z")
+        settled(page)
+        assert not on_disk(study, "img0001").accepted_proposal
+
+
+def test_a_dead_server_is_red_and_the_work_is_sent_when_it_returns(browser, study):
+    with served(study) as address:
+        port = int(address.rsplit(":", 1)[1])
+        page = open_page(browser, address, fragment="#paint/img0000")
+        settled(page)
+    drag(page, (3.5, 4.5), (10.5, 4.5))
+    page.wait_for_selector("#dead:not([hidden])")
+    assert "1 change kept" in page.inner_text("#dead")
+    red = page.evaluate("getComputedStyle(document.querySelector('#dead')).backgroundColor")
+    assert red == "rgb(176, 0, 32)"
+    drag(page, (3.5, 6.5), (10.5, 6.5))
+    shown = page.evaluate("[...badhands.state.classes]")
+    assert ("img0000", "anna") not in LabelLog(study.labels.path).latest()
+    # The tab is closed with the change unsent; another one of the same browser finds and sends it.
+    page.close(run_before_unload=False)
+    with served(study, port) as address:
+        again = page.context.new_page()
+        again.script_errors = []
+        again.goto(f"{address}/?annotator=anna#paint/img0000")
+        again.wait_for_function("() => window.badhands && badhands.item")
+        again.wait_for_function("() => badhands.study.revisions.get('img0000#0') > 0", timeout=15000)
+        settled(again)
+        assert again.is_hidden("#dead")
+        assert (
+            on_disk(study, "img0000").classes.ravel().tolist() == shown == again.evaluate("[...badhands.state.classes]")
+        )
+
+
+def two_tabs(browser, address):
+    one = open_page(browser, address, fragment="#paint/img0000")
+    other = one.context.new_page()
+    other.script_errors = []
+    other.goto(f"{address}/?annotator=anna#paint/img0000")
+    other.wait_for_function("() => window.badhands && badhands.item")
+    return one, other
+
+
+def test_two_tabs_follow_each_other(browser, study):
+    with served(study) as address:
+        one, other = two_tabs(browser, address)
+        drag(one, (3.5, 4.5), (10.5, 4.5))
+        settled(one)
+        other.wait_for_function("() => badhands.state.classes.some(Boolean)")
+        assert other.evaluate("[...badhands.state.classes]") == one.evaluate("[...badhands.state.classes]")
+
+
+@pytest.mark.parametrize("choice", ["mine", "theirs"])
+def test_two_tabs_that_lost_sight_of_each_other_ask_what_shall_stand(browser, study, choice):
+    with served(study) as address:
+        one, other = two_tabs(browser, address)
+        other.evaluate("badhands.channel.close()")  # as in two browsers
+        drag(one, (3.5, 4.5), (10.5, 4.5))
+        settled(one)
+        first = on_disk(study, "img0000").classes
+        drag(other, (3.5, 9.5), (10.5, 9.5))
+        other.wait_for_selector("#conflict[open]")
+        assert np.array_equal(on_disk(study, "img0000").classes, first)  # nothing overwritten before the answer
+        mine = other.evaluate("[...badhands.state.classes]")
+        other.click(f"#conflict button[value={choice}]")
+        settled(other)
+        expected, lost = (mine, first.ravel().tolist()) if choice == "mine" else (first.ravel().tolist(), mine)
+        assert on_disk(study, "img0000").classes.ravel().tolist() == expected
+        other.keyboard.press("z")  # the one not chosen is an undo away
+        assert other.evaluate("[...badhands.state.classes]") == lost
+
+
+def test_every_tenth_image_is_shown_again_and_the_set_is_balanced(browser, study):
+    with served(study) as address:
+        page = open_page(browser, address)
+        order = page.evaluate("badhands.study.order")
+        shown = []
+        for number in range(13):
+            shown.append(page.evaluate("[badhands.item.id, badhands.item.repeat]"))
+            page.keyboard.press("2" if number < 3 else "1" if number < 9 else "3")
+        page.wait_for_selector("#finished", state="visible")
+        assert shown[:12] == [[image_id, 0] for image_id in order]
+        assert shown[12] == [order[9], 1]
+        settled(page)
+        assert LabelLog(study.labels.path).latest_of_all()[order[9], "anna", 1].verdict == "no_hand"
+        page.click("#finished button[value=paint]")
+        assert "0 of 6 painted" in page.inner_text("#done-text")
+        assert here(page) == order[0]
+        page.select_option("#filter", "no_hand")
+        assert page.inner_text("#listed") == "4 images"  # three and the repetition
+        page.select_option("#filter", "disagreements")
+        assert "not as judge" in page.inner_text("#thumbs")
+
+
+def test_plans_for_long_lists(browser, study):
+    with served(study) as address:
+        page = open_page(browser, address)
+        items = page.evaluate("""async () => {
+          const { withRepeats } = await import("/page/plan.js");
+          const ids = [...Array(40).keys()].map(String);
+          return withRepeats(ids, new Set(ids.filter((_, i) => i % 10 === 9))).map((item) => [item.id, item.repeat]);
+        }""")
+    assert len(items) == 44
+    for image_id in ("9", "19", "29", "39"):
+        gap = items.index([image_id, 1]) - items.index([image_id, 0])
+        assert gap >= (10 if image_id != "39" else 1)
+
+
+def test_jump_note_and_where_one_left_off(browser, study):
+    with served(study) as address:
+        page = open_page(browser, address)
+        page.keyboard.press("j")
+        page.keyboard.type("0007")
+        page.keyboard.press("Enter")
+        page.wait_for_function("() => badhands.item.id === 'img0007'")
+        page.keyboard.press("t")
+        page.keyboard.type("thumb grows 1 2 3 z")
+        page.keyboard.press("Escape")
+        settled(page)
+        assert on_disk(study, "img0007").note == "thumb grows 1 2 3 z"
+        assert on_disk(study, "img0007").verdict is None  # what was typed were no keys
+        again = page.context.new_page()
+        again.goto(f"{address}/?annotator=anna")
+        again.wait_for_function("() => window.badhands && badhands.item")
+        assert here(again) == "img0007"
+
+
+def test_every_control_has_a_name_and_every_text_its_contrast(browser, study):
+    with served(study) as address:
+        for scheme in ("light", "dark"):
+            page = open_page(browser, address, fragment="#paint/img0001", color_scheme=scheme)
+            page.wait_for_selector("#proposals:not([hidden])")
+            nameless = page.evaluate("""() => [...document.querySelectorAll("button, input, select, textarea, canvas[tabindex]")]
+              .filter((e) => !(e.getAttribute("aria-label") || e.textContent.trim() || e.labels?.length)).map((e) => e.outerHTML)""")
+            assert nameless == []
+            pairs = page.evaluate("""() => {
+              const ground = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
+                if (!/, 0\\)$|transparent/.test(c)) return c; } return "rgb(255, 255, 255)"; };
+              return [...document.querySelectorAll("body *")].filter((e) => e.offsetParent && !e.closest(":disabled")
+                  && [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim()))
+                .map((e) => [getComputedStyle(e).color, ground(e), e.textContent.trim().slice(0, 30)]);
+            }""")
+            assert len(pairs) > 40
+            for text, ground, words in pairs:
+                assert contrast(text, ground) >= 4.5, (scheme, words, text, ground)
+            page.keyboard.press("?")
+            assert page.locator("#help dt kbd").count() > 40
+            page.close()
+
+
+def contrast(a, b):
+    """WCAG 2.2 contrast ratio of two computed colours."""
+
+    def luminance(colour):
+        channels = np.array([int(c) for c in re.findall(r"\d+", colour)[:3]]) / 255
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722]
+
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
