@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from badhands.study.activations import write_image
 from torch import Tensor
 
 from badhands.cells import Cell, grid, in_order
+from badhands.study.activations import write_image
 
 GOOD, BAD, NOT_HAND = 1, 2, 3
 LOCAL, GLOBAL = 1, 2
@@ -65,6 +65,7 @@ def write_cache(
     grid_size: tuple[int, int] = (16, 16),
     steps: int = 20,
     resume: bool = False,
+    shuffled: bool = False,
 ) -> Planted:
     """Write a cache through the study's own writer, image by image.
 
@@ -76,6 +77,7 @@ def write_cache(
         variance: variance of bad token noise over good token noise, per cell (cells not named: 1).
         mixed: share of the bad images in which a third of the hand tokens is labelled, and looks, good.
         resume: keep files that exist.
+        shuffled: record the classes of the images in random order: every finding about them must then vanish.
     """
     folder = Path(folder)
     chosen = CELLS if cells is None else in_order(cells)
@@ -92,6 +94,8 @@ def write_cache(
     is_mixed[bad[: round(mixed * len(bad))]] = True
     counts = rng.integers(tokens[0], tokens[1] + 1, images)
 
+    recorded = rng.permuted(image_class) if shuffled else image_class
+
     directions = {cell: _direction(seed, cell, d) for cell in chosen}
     planted = {cell: shifts[cell] * directions[cell] for cell in chosen}
     hand_directions = {cell: _unit(_normal(seed, "hand", cell.block, d=d)) for cell in chosen}
@@ -103,6 +107,10 @@ def write_cache(
         if is_mixed[i]:
             hand = np.flatnonzero(classes == BAD)
             classes[hand[: max(1, len(hand) // 3)]] = GOOD
+        if shuffled and recorded[i] != image_class[i]:
+            recorded_classes = np.where(classes == GOOD, BAD, np.where(classes == BAD, GOOD, classes)).astype(np.uint8)
+        else:
+            recorded_classes = classes
         values = {
             cell: _activations(
                 seed, i, int(prompt[i]), cell, d, classes, planted[cell], hand_directions[cell], variances[cell]
@@ -117,7 +125,9 @@ def write_cache(
             "steps": {cell.timestep: (steps - cell.timestep, cell.timestep / steps) for cell in chosen},
             "label_digest": "synthetic",
         }
-        write_image(folder, image_id, values, index, classes, np.where(classes == BAD, image_kind[i], 0), meta)
+        kind_of_image = image_kind[i] or (LOCAL if kinds else 0)
+        token_kinds = np.where(recorded_classes == BAD, kind_of_image, 0).astype(np.uint8)
+        write_image(folder, image_id, values, index, recorded_classes, token_kinds, meta)
     return Planted(
         folder, chosen, ids, image_class, image_kind, prompt, {c: v.double().numpy() for c, v in planted.items()}
     )

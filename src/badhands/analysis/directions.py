@@ -37,14 +37,21 @@ def direction(chosen: Contrast, sums: CellSums) -> Direction:
 
 
 def participation_ratio(chosen: Contrast, sums: CellSums, raw: bool) -> float:
-    """(tr S)^2 / tr S^2 of the covariance S of image means about their class: how many directions they fill."""
+    """(tr S)^2 / tr S^2 of the covariance S of image means about their class: how many directions they fill.
+
+    Both parts without the bias of few images (their plug-in ratio cannot exceed the number of images).
+    """
     centred = []
     for good in (True, False):
         means, share = image_means(chosen, sums, good)
         centred.append(means - share @ means)
     both = np.concatenate(centred) * (sums.sd if raw else 1.0)
     gram = both @ both.T
-    return float(np.trace(gram) ** 2 / (gram**2).sum())
+    free = max(len(both) - 2, 2)
+    square, of_squares = np.trace(gram) ** 2 / free**2, (gram**2).sum() / free**2
+    of_squares = (of_squares - square / free) * free**2 / ((free - 1) * (free + 2))
+    of_squares = max(of_squares, square / both.shape[1])
+    return float(max(1.0, (square - 2 * of_squares / free) / of_squares))
 
 
 def expected_gap(chosen: Contrast, ratio: float) -> float:

@@ -30,6 +30,7 @@ def measure(
     config: MeasureConfig | None = None,
     cells: Sequence[Cell] | None = None,
     label_digests: Mapping[str, str] | None = None,
+    figures: bool = True,
 ) -> dict[str, pd.DataFrame]:
     """Measure every cell and write moments.npz, tables/, figures/ and findings.json into the run folder.
 
@@ -39,6 +40,7 @@ def measure(
     Args:
         cells: which cells; None takes all that every image has.
         label_digests: image id -> digest of its label now; images whose label has changed are refused.
+        figures: draw them too; `python -m badhands.show.measures RUN` does so later.
 
     Raises:
         ValueError: see `make_plan`; nothing has been written then.
@@ -75,7 +77,8 @@ def measure(
     _write(run_dir, tables, "cells", table.frame())
     _write(run_dir, tables, "agreement", agree.frame())
     write_findings(run_dir / "findings.json", tables, plan.left_out)
-    draw_measures(run_dir / "figures", tables)
+    if figures:
+        draw_measures(run_dir / "figures", tables)
     return tables
 
 
