@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ class Run:
     def table(self, name: str) -> pd.DataFrame:
         """A table by its name without .csv; an empty frame when the run did not come so far."""
         path = self.folder / "tables" / f"{name}.csv"
-        return pd.read_csv(path) if path.is_file() else pd.DataFrame()
+        return _read(path, path.stat().st_mtime_ns).copy() if path.is_file() else pd.DataFrame()
 
     def tables(self) -> dict[str, Path]:
         return {path.stem: path for path in sorted((self.folder / "tables").glob("*.csv"))}
@@ -124,6 +125,12 @@ class Run:
     def strips(self) -> dict[str, Path]:
         """Overlay film strips of fresh (prompt, seed) pairs."""
         return {path.stem: path for path in sorted((self.folder / "strips").glob("*.png"))}
+
+
+@lru_cache(maxsize=16)
+def _read(path: Path, written: int) -> pd.DataFrame:
+    """Report, tracker and comparison ask for the same few tables many times; `written` changes when a table does."""
+    return pd.read_csv(path)
 
 
 def git_commit() -> str:
@@ -138,3 +145,13 @@ def git_commit() -> str:
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", "-C", str(ROOT), *arguments], check=True, capture_output=True, text=True)
     return done.stdout.strip()
+
+
+def runs_under(folder: Path | str) -> list[Run]:
+    """Every run in a folder (a sweep, or a day), in the order of their job numbers and names."""
+
+    def key(path: Path) -> tuple[int, str]:
+        number = path.parent.name.split("_")[0]
+        return (int(number) if number.isdigit() else 0, str(path))
+
+    return [Run.open(path.parent) for path in sorted(Path(folder).glob("*/run.json"), key=key)]

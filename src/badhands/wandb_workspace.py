@@ -25,7 +25,7 @@ COLUMNS = (
     "summary:best_cell",
     "summary:best_auroc",
     "summary:best_p_max",
-    "summary:recovery_mean",
+    "summary:recovery",
     "summary:d_b_peak_cell",
 )
 """Pinned in the table of runs: what differs between them, then what came out."""
@@ -73,7 +73,7 @@ def workspace(entity: str, project: str, name: str = "badhands: runs side by sid
                     bars("image AUROC of the best cell, out of fold", "best_auroc"),
                     bars("its p against the largest of all cells under shuffled labels", "best_p_max"),
                     bars("image AUROC of the best cell in the first fifth of the steps", "early_auroc"),
-                    bars("what one global direction recovers (1: as good as each cell's own)", "recovery_mean"),
+                    bars("what one global direction recovers (1: as good as each cell's own)", "recovery"),
                 ],
             ),
             ws.Section(
@@ -98,7 +98,7 @@ def workspace(entity: str, project: str, name: str = "badhands: runs side by sid
             ),
             ws.Section(
                 name="Numbers",
-                panels=[wr.WeavePanelSummaryTable(table_name="tables/cells")],
+                panels=[wr.WeavePanelSummaryTable(table_name="cells")],
             ),
         ],
     )
