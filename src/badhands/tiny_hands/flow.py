@@ -5,6 +5,7 @@ x_t = (1 - sigma) x0 + sigma noise, velocity = noise - x0 (Liu et al. 2022, arXi
 """
 
 import math
+import time
 
 import lightning as L
 import torch
@@ -22,6 +23,8 @@ from badhands.tiny_hands.renderer import render
 
 SHIFT = math.exp(0.5)
 """exp(mu) of the scheduler's dynamic shift at 256 tokens (mu = base_shift = 0.5)."""
+EMA_EVERY = 8
+"""Steps between updates of the average; its decay is adapted."""
 EMPTY_CAPTION = 0.05
 """Share of training hands whose caption is dropped, so that true CFG has an unconditional branch."""
 
@@ -76,10 +79,13 @@ class FlowTraining(L.LightningModule):
         warmup: int,
         ema_decay: float,
         seed: int,
+        minutes: float | None = None,
     ) -> None:
+        """`minutes` on the clock, if given, end the training and shape the learning rate instead of `steps`."""
         super().__init__()
         self.transformer = transformer
-        self.ema = AveragedModel(transformer, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
+        self.ema = AveragedModel(transformer, multi_avg_fn=get_ema_multi_avg_fn(ema_decay**EMA_EVERY))
+        self.minutes, self.elapsed, self.clock = minutes, 0.0, 0.0
         self.steps, self.batch_size, self.lr, self.warmup, self.seed = steps, batch_size, lr, warmup, seed
         self.corpus: tuple[Tensor, ...] = ()
         ids = torch.zeros(16, 16, 3)
@@ -116,21 +122,48 @@ class FlowTraining(L.LightningModule):
             return_dict=False,
         )[0]
         loss = F.mse_loss(velocity.float(), noise - x0)
-        self.log("flow/loss", loss, prog_bar=True)
+        if self.global_step % 50 == 0:
+            self.log("flow/loss", loss, prog_bar=True)
         return loss
 
+    def progress(self, step: int | None = None) -> float:
+        """Share of the training that is done, 0..1, by the clock or by steps."""
+        if self.minutes is None:
+            return (self.global_step if step is None else step) / self.steps
+        return self.elapsed / (60 * self.minutes)
+
     def on_train_batch_end(self, *_: object) -> None:
-        self.ema.update_parameters(self.transformer)
+        if self.global_step % EMA_EVERY == 0:
+            self.ema.update_parameters(self.transformer)
+        # The first step compiles and is not counted.
+        now = time.monotonic()
+        self.elapsed += now - self.clock if self.clock else 0.0
+        self.clock = now
+        if self.minutes is not None and self.progress() >= 1:
+            self.trainer.should_stop = True
+
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, **_: object
+    ) -> None:
+        """Lightning clips no fused optimizer, because of float16's loss scaling; bfloat16 has none."""
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.transformer.parameters(), gradient_clip_val)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["elapsed"] = self.elapsed
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self.elapsed = checkpoint["elapsed"]
 
     def configure_optimizers(self) -> dict:
         decay = [p for p in self.transformer.parameters() if p.ndim > 1]
         rest = [p for p in self.transformer.parameters() if p.ndim <= 1]
         groups = [{"params": decay, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, self.lr, betas=(0.9, 0.99))
+        optimizer = torch.optim.AdamW(groups, self.lr, betas=(0.9, 0.99), fused=True)
 
         def rate(step: int) -> float:
             ramp = min(1.0, (step + 1) / self.warmup)
-            return ramp * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps))))
+            return ramp * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, self.progress(step)))))
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from badhands import CONF_DIR
 from badhands.tiny_hands.autoencoder import AutoencoderTraining
-from badhands.tiny_hands.flow import FlowTraining, embed_captions, encode_corpus
+from badhands.tiny_hands.flow import EMA_EVERY, FlowTraining, embed_captions, encode_corpus
 from badhands.tiny_hands.pipeline import Preset, assemble, build_transformer, build_vae, preset, save
 
 
@@ -33,8 +33,8 @@ class Stage:
     lr: float
 
     def __post_init__(self) -> None:
-        if self.steps < 20 or self.batch_size < 1 or self.lr <= 0:
-            raise ValueError(f"{self}: a stage needs steps >= 20, batch_size >= 1 and lr > 0")
+        if self.steps < 40 or self.batch_size < 1 or self.lr <= 0:
+            raise ValueError(f"{self}: a stage needs steps >= 40, batch_size >= 1 and lr > 0")
 
 
 class Steps(IterableDataset):
@@ -65,12 +65,13 @@ class Progress(Callback):
 class Snapshots(Callback):
     """Keeps the averaged weights at even shares of the training, in bfloat16: weak checkpoints for the judge."""
 
-    def __init__(self, folder: Path, count: int, steps: int) -> None:
-        self.folder, self.every = folder, max(1, steps // max(count, 1))
-        self.count = count
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder, self.count = folder, count
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: object) -> None:
-        if self.count and trainer.global_step % self.every == 0 and isinstance(module, FlowTraining):
+        assert isinstance(module, FlowTraining)
+        due = int(module.progress() * self.count)
+        if due > len(list(self.folder.glob("*.safetensors"))):
             self.folder.mkdir(parents=True, exist_ok=True)
             weights = {k: v.to(torch.bfloat16).cpu().contiguous() for k, v in module.ema.module.state_dict().items()}
             save_file(weights, self.folder / f"step-{trainer.global_step:06d}.safetensors")
@@ -124,15 +125,16 @@ def train_transformer(cfg: DictConfig, size: Preset, vae: AutoencoderKL, work: P
         warmup=cfg.warmup,
         ema_decay=cfg.ema_decay,
         seed=cfg.seed,
+        minutes=cfg.minutes,
     )
     module.use(latents, captions, prompts.to(device), pooled.to(device))
-    if cfg.compile:
-        transformer.compile()
-    snapshots = Snapshots(work / "snapshots", cfg.snapshots, stage.steps)
+    if cfg.compile != "none":
+        transformer.compile(mode=cfg.compile)
+    snapshots = Snapshots(work / "snapshots", cfg.snapshots)
     fit(module, stage, work / "transformer-training", dict(cfg.trainer), logger, [snapshots])
     transformer.load_state_dict({k: v.cpu() for k, v in module.ema.module.state_dict().items()})
     save(assemble(vae.to("cpu"), transformer.to("cpu").eval(), seed=0), Path(cfg.out))
-    print(f"saved {cfg.out}")
+    print(f"saved {cfg.out} after {module.ema.n_averaged.item() * EMA_EVERY} steps, {module.elapsed:.0f} s")
 
 
 def use_snapshot(folder: Path, snapshot: Path) -> None:
