@@ -8,15 +8,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
-from synthetic_cache import write_cache
 
 from badhands.probes.bank import train_bank
-from badhands.probes.nested import fit_platt
 from badhands.probes.folds import image_labels, make_folds
+from badhands.probes.nested import fit_platt
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.solver import logistic_loss, minimise
 from badhands.probes.task import good_task, hand_task
 from badhands.study.activations import ActivationCache
+from synthetic_cache import write_cache
 
 IMAGES, WIDTH = 50, 24
 
@@ -104,7 +104,9 @@ def test_problems_solved_side_by_side_equal_each_alone():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(300, 12, generator=generator, dtype=torch.float64)
     y = (x[:, :1] + torch.randn(300, 1, generator=generator) > 0).double()
-    weight = torch.rand(300, 6, generator=generator, dtype=torch.float64) * (torch.rand(300, 6, generator=generator) > 0.3)
+    weight = torch.rand(300, 6, generator=generator, dtype=torch.float64) * (
+        torch.rand(300, 6, generator=generator) > 0.3
+    )
     weight /= weight.sum(0)
     penalty = torch.tensor([1e-3, 1e-2, 0.1, 1, 10, 100], dtype=torch.float64)
     mean, scale = torch.randn(12, 6, dtype=torch.float64) * 0.1, torch.ones(12, 6, dtype=torch.float64) * 1.3

@@ -8,13 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
-from synthetic_cache import write_cache
 
 from badhands.probes.bank import train_bank
 from badhands.probes.folds import BAD_IMAGE, GOOD_IMAGE, image_labels, make_folds
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.task import Task, good_task
 from badhands.study.activations import ActivationCache
+from synthetic_cache import write_cache
 
 
 @given(st.integers(0, 1000), st.integers(3, 6), st.integers(1, 4))

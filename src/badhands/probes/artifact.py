@@ -1,6 +1,7 @@
 """The probes of a run as one folder: what the watcher, the labelling app and other people's scripts load.
 
-`probes.safetensors` holds one tensor a head, cell and part (`good/single.8/t20/weight`); `card.json` says what they are.
+`probes.safetensors` holds one tensor a head, cell and part (`good/single.8/t20/weight`); `card.json` says what they
+are.
 Weights apply to raw activations: standardisation is folded in, so a probe is one dot product.
 """
 
@@ -196,13 +197,14 @@ class Probes:
         trained_on = f"{card.get('model', 'a model')} (fingerprint {card.get('fingerprint')})"
         if width is not None and width != card["width"]:
             raise ValueError(
-                f"probes in {folder} read {card['width']} channels and were trained on {trained_on}; this model has {width}: "
-                "train probes on this model"
+                f"probes in {folder} read {card['width']} channels and were trained on {trained_on}; "
+                f"this model has {width}: train probes on this model"
             )
         if fingerprint is not None and fingerprint != card.get("fingerprint"):
             raise ValueError(
                 f"probes in {folder} were trained on {trained_on}, not on fingerprint {fingerprint}"
-                f"{_difference(card.get('generation') or {}, generation or {})}: train probes on this model, or watch that one"
+                f"{_difference(card.get('generation') or {}, generation or {})}: "
+                "train probes on this model, or watch that one"
             )
         tensors = load_file(folder / "probes.safetensors")
         readouts: dict[tuple[str, Cell], Readout] = {}

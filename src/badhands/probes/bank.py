@@ -51,7 +51,8 @@ class ProbeBank(lightning.LightningModule):
     `solver`). Cells share rows, labels and folds, and nothing else; trained together they equal each trained alone.
 
     Weights are buffers in raw activation coordinates: `weight` [cells, folds + 1, d] (mlp: [..., h], with
-    `hidden_weight` [cells, folds + 1, h, d] and `hidden_bias`), `bias` [cells, folds + 1], `platt` [cells, folds + 1, 2].
+    `hidden_weight` [cells, folds + 1, h, d] and `hidden_bias`), `bias` [cells, folds + 1] and
+    `platt` [cells, folds + 1, 2].
     """
 
     weight: Tensor
@@ -66,6 +67,8 @@ class ProbeBank(lightning.LightningModule):
     """[cells] out of fold."""
     gradient: Tensor
     passes: Tensor
+    hidden_weight: Tensor
+    hidden_bias: Tensor
 
     def __init__(self, cells: Sequence[Cell], width: int, task: Task, settings: ProbeSettings):
         super().__init__()

@@ -5,13 +5,11 @@ from typing import Any
 import pandas as pd
 
 
-def _headline(scores: pd.DataFrame, head: str = "good", metric: str = "image_auroc", control: str = "none"):
-    return scores[
-        (scores["head"] == head)
-        & (scores["control"] == control)
-        & (scores["metric"] == metric)
-        & (scores["split"] == "out_of_fold")
-    ]
+def _headline(
+    scores: pd.DataFrame, head: str = "good", metric: str = "image_auroc", control: str = "none"
+) -> pd.DataFrame:
+    keep = scores["head"].eq(head) & scores["control"].eq(control)
+    return scores.loc[keep & scores["metric"].eq(metric) & scores["split"].eq("out_of_fold")]
 
 
 def _at(row: pd.Series) -> str:
@@ -29,9 +27,9 @@ def best_cell(scores: pd.DataFrame, null: dict[str, Any]) -> str:
     sure = "not explained by chance" if null["p_max"] < 0.05 else "within what chance gives"
     return (
         f"The best of {len(table)} cells, {_at(best)}, tells good from bad images with AUROC {_show(best)} out of fold "
-        f"({int(best['n'])} images; mean over cells {table['value'].mean():.2f}); {sure}: a ridge probe on image means, "
-        f"refitted on {null['permutations']} joint permutations of labels over images, reaches {null['auroc']:.2f} in its "
-        f"best cell against {null['null_max_95']:.2f} for the 95 % point of the largest cell under permutation "
+        f"({int(best['n'])} images; mean over cells {table['value'].mean():.2f}); {sure}: a ridge probe on image "
+        f"means, refitted on {null['permutations']} joint permutations of labels, reaches {null['auroc']:.2f} "
+        f"in its best cell against {null['null_max_95']:.2f} for the 95 % point of the largest cell under permutation "
         f"(p = {null['p_max']:.2g})."
     )
 
@@ -56,13 +54,13 @@ def control_sentence(scores: pd.DataFrame) -> str | None:
 
 
 def selectivity_sentence(scores: pd.DataFrame) -> str | None:
-    table = scores[scores["metric"] == "selectivity"]
-    null = scores[(scores["metric"] == "image_auroc") & (scores["control"] == "random_labels")]
+    table = scores.loc[scores["metric"] == "selectivity"]
+    null = scores.loc[(scores["metric"] == "image_auroc") & (scores["control"] == "random_labels")]
     if table.empty:
         return None
     return (
-        f"The same probes refitted on random labels per image reach AUROC {null['value'].mean():.2f} on average (largest of "
-        f"all cells and refits {null['hi'].max():.2f}); selectivity, the difference, is {table['value'].mean():.2f} on "
+        f"The same probes on random labels per image reach AUROC {null['value'].mean():.2f} on average (largest "
+        f"of all cells and refits {null['hi'].max():.2f}); selectivity, the gap, is {table['value'].mean():.2f} on "
         f"average and {table['value'].max():.2f} at most."
     )
 
@@ -72,4 +70,5 @@ def hand_sentence(scores: pd.DataFrame) -> str | None:
     if table.empty:
         return None
     best = table.loc[table["value"].idxmax()]
-    return f"The hand itself is found with token AUROC {_show(best)} at {_at(best)} (mean over cells {table['value'].mean():.2f})."
+    mean = table["value"].mean()
+    return f"The hand itself is found with token AUROC {_show(best)} at {_at(best)} (mean over cells {mean:.2f})."

@@ -63,8 +63,8 @@ def make_folds(
             )
         if len(np.unique(group[of_class])) < n_folds:
             raise ValueError(
-                f"the {name} images come from {len(np.unique(group[of_class]))} prompts, and images of one prompt share a "
-                f"fold: {n_folds} folds need {n_folds} prompts or more; add prompts, or set probe.folds lower"
+                f"the {name} images come from {len(np.unique(group[of_class]))} prompts, and those of one prompt share "
+                f"a fold: {n_folds} folds need {n_folds} prompts or more; add prompts, or set probe.folds lower"
             )
     folds = np.full(len(image_label), -1, np.int32)
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
@@ -77,7 +77,7 @@ def make_folds(
         for c in classes:
             if not ((folds == fold) & (image_label == c)).any():
                 raise ValueError(
-                    f"fold {fold} of {n_folds} has no {names.get(int(c), str(c))} image, since images of one prompt share "
-                    "a fold: label images of more prompts, or set probe.folds lower"
+                    f"fold {fold} of {n_folds} has no {names.get(int(c), str(c))} image, since images of one prompt "
+                    "share a fold: label images of more prompts, or set probe.folds lower"
                 )
     return folds

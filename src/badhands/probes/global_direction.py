@@ -1,7 +1,7 @@
 """Is there one good/bad direction for all cells? Candidates are learned on some cells and tried on the others.
 
-All candidates read image means (the mean token logit is linear in them), in units of the training images' token statistics,
-and are ridge regressions on -1, +1 with balanced classes, so they differ in what they share and in nothing else:
+All candidates read image means (the mean token logit is linear in them), in units of the training images' token
+statistics, and are ridge regressions on -1, +1 with balanced classes, so they differ in what they share alone:
 
 | method | a cell's readout |
 |---|---|
@@ -12,7 +12,8 @@ and are ridge regressions on -1, +1 with balanced classes, so they differ in wha
 | nearest | the own weight of the nearest training cell |
 | random1, random3 | random shared weights, same treatment: what r free gains alone can do |
 
-A cell that was left out keeps r numbers of its own, its gains, fitted on training images: for one direction that is a sign.
+A cell that was left out keeps r numbers of its own, its gains, fitted on training images: for one direction that is a
+sign.
 """
 
 from collections.abc import Sequence
@@ -129,11 +130,11 @@ def try_directions(
                 for s, split in enumerate(splits[: len(basis)]):
                     out = np.flatnonzero(split.held_out)
                     values = torch.einsum("cd,cnd->cn", readout[s, out], held[out]).float().numpy()
-                    scores[split.kind, method][np.ix_([i], out, test)] = values[None]
+                    scores[split.kind, method][np.ix_(np.array([i]), out, test)] = values[None]
         for split in splits:
             if split.kind == "none":
                 continue
-            for c in np.flatnonzero(split.held_out):
+            for c in np.flatnonzero(split.held_out).tolist():
                 near = nearest(cells, c, split.train)
                 scores[split.kind, "nearest"][0, c, test] = (held[c] @ weights[near]).float().numpy()
     return Trial(cells, own, scores, transfer)
@@ -149,7 +150,7 @@ def nearest(cells: Sequence[Cell], c: int, train: np.ndarray) -> int:
         apart = abs(blocks.index(there.block) - blocks.index(here.block))
         return apart + abs(timesteps.index(there.timestep) - timesteps.index(here.timestep)), i
 
-    return min(np.flatnonzero(train), key=distance)
+    return min(np.flatnonzero(train).tolist(), key=distance)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Per cell and image the mean of its hand tokens: enough for every image-level score of a linear readout.
 
-The mean token logit is the logit of the image mean. So nulls with a thousand refits and the comparison of global directions
-work on [cells, images, d] and never read a token twice.
+The mean token logit is the logit of the image mean. So nulls with a thousand refits and the comparison of global
+directions work on [cells, images, d] and never read a token twice.
 """
 
 from collections.abc import Callable, Sequence
@@ -80,4 +80,5 @@ def image_means(
             found, (mean * inverse[:, None], square * inverse[:, None], pivot, by_class + pivot, drawn), strict=True
         ):
             store.append(value)
-    return ImageMeans(tuple(cells), *(torch.stack(store) for store in found), count > 0)
+    mean, square, pivots, class_mean, drawn = (torch.stack(store) for store in found)
+    return ImageMeans(tuple(cells), mean, square, pivots, class_mean, drawn, count > 0)

@@ -13,7 +13,7 @@ from badhands.probes.task import Task
 
 @dataclass(frozen=True)
 class CellFit:
-    """The models of one cell: one for each held-out fold, and last the one on all images. Raw activation coordinates."""
+    """The models of one cell in raw coordinates: one for each held-out fold, and last the one on all images."""
 
     weight: Tensor
     """[folds + 1, d]; mlp: [folds + 1, h]."""

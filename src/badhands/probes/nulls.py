@@ -3,8 +3,8 @@
 Two nulls, both refitted for every permutation, since a fitted probe scored against permuted labels is no null at all:
 
 `refit_null`    the very probe, refitted on a few permutations (all of them columns of one fit);
-`ridge_null`    ridge regression on image means, refitted in closed form on a thousand permutations. The headline score, the
-                mean token logit, is linear in the image mean, so this is the same kind of question at a hundredth of the cost.
+`ridge_null`    ridge regression on image means, refitted in closed form on a thousand permutations. The headline score,
+                the mean token logit, is linear in the image mean, so this asks the same at a hundredth of the cost.
 
 "The best of 48 cells" needs the maximum over cells of each permutation: columns of the arrays here are cells.
 """

@@ -21,8 +21,8 @@ def save(
     folds: np.ndarray,
     banks: list[ProbeBank],
 ) -> None:
-    """Image scores (`images`, `bad`, `group`, `fold`, `cells`, `score` [cells, images]: images with a labelled hand), and
-    per head `<head>_rows` [n] (rows of the cache's token table), `<head>_logit` and `<head>_p` [cells, n] float32."""
+    """Image scores (`images`, `bad`, `group`, `fold`, `cells`, `score` [cells, images]: images with a labelled hand),
+    and per head `<head>_rows` [n] (of the cache's token table), `<head>_logit` and `<head>_p` [cells, n] float32."""
     known = np.flatnonzero(image_label >= 0)
     arrays: dict[str, np.ndarray] = {
         "images": np.array(images)[known],

@@ -1,4 +1,4 @@
-"""How much of each cell's own AUROC a shared direction recovers, with paired intervals, and the answer as one sentence."""
+"""How much of each cell's own AUROC a shared direction recovers, with paired intervals; the answer as one sentence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,7 +91,7 @@ def recover(trial: Trial, image_label: np.ndarray, weights: np.ndarray) -> Globa
             at = int(each[:, 0].argmin())
             worst, worst_cell = _interval(each[at]), str(trial.cells[tried[resolved[at]]])
         else:
-            worst, worst_cell = (np.nan,) * 3, ""
+            worst, worst_cell = (np.nan, np.nan, np.nan), ""
         rows.append(Recovery(kind, method, len(tried), _interval(draws.mean(0)), _interval(ratio), worst, worst_cell))
     kinds = [kind for kind in dict.fromkeys(row.kind for row in rows)]
     gain = {kind: _interval(means[kind, "rank3"] - means[kind, "rank1"]) for kind in kinds}
@@ -128,9 +128,9 @@ def _answer(
         no_worse = gain[kind][1] <= 0
         supported.append(no_worse and one.recovery[0] >= ENOUGH and one.recovery[1] > chance.recovery[0])
         parts.append(
-            f"for {name} one shared direction recovers {_show(one.recovery)} of it (three {_show(three.recovery)}, gain of "
-            f"three over one {_show(gain[kind])}; nearest cell {at[kind, 'nearest'].recovery[0]:.2f}, random direction "
-            f"{chance.recovery[0]:.2f}; worst cell {one.worst[0]:.2f} at {one.worst_cell or 'none resolved'})"
+            f"for {name} one shared direction recovers {_show(one.recovery)} of it (three "
+            f"{_show(three.recovery)}, gain of three over one {_show(gain[kind])}; nearest cell "
+            f"{at[kind, 'nearest'].recovery[0]:.2f}, random direction {chance.recovery[0]:.2f}; worst cell {one.worst[0]:.2f} at {one.worst_cell or 'none resolved'})"
         )
     if not parts:
         return "undecided", f"Is there one good/bad direction? Undecided: one cell has nothing to share with ({base})."

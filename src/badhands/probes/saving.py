@@ -30,11 +30,11 @@ def to_probes(
         midpoints[cell] = (good_mean + bad_mean) / 2
         draws = means.draws[c]
         random[cell] = draws * (directions[cell].norm() / draws.norm(dim=1, keepdim=True).clamp(min=1e-12))
-    headline = scores[(scores["head"] == "good") & (scores["control"] == "none") & (scores["split"] == "out_of_fold")]
-    headline = headline[headline["metric"].isin(["image_auroc", "token_auroc"])]
+    keep = (scores["head"] == "good") & (scores["control"] == "none") & (scores["split"] == "out_of_fold")
+    headline = scores.loc[keep & scores["metric"].isin(["image_auroc", "token_auroc"])]
     numbers: dict[str, dict[str, float]] = {}
-    for row in headline.itertuples():
-        numbers.setdefault(f"{row.block}/t{row.timestep}", {})[str(row.metric)] = round(float(row.value), 4)  # pyright: ignore
+    for block, timestep, metric, value in headline[["block", "timestep", "metric", "value"]].itertuples(index=False):
+        numbers.setdefault(f"{block}/t{timestep}", {})[metric] = round(float(value), 4)
     return Probes(
         readouts={(bank.task.head, cell): bank.readout(cell) for bank in banks for cell in bank.cells},
         directions=directions,
@@ -49,7 +49,7 @@ def to_probes(
             "images": {"good": int((data.image_label == 1).sum()), "bad": int((data.image_label == 0).sum())},
             "scores": numbers,
             "converged": {bank.task.head: bool(bank.converged.all()) for bank in banks},
-            "calibration": "Platt on out-of-fold logits; P(hand) for whole pictures, P(bad) for the study's share of bad hands",
+            "calibration": "Platt on out-of-fold logits; P(hand) for whole pictures, P(bad) for the study's classes",
             "thresholds_are": "image scores over labelled hand tokens, out of fold; key: share of good images below",
             "date": datetime.date.today().isoformat(),
         },

@@ -1,7 +1,7 @@
 """Out-of-fold scores of one cell with intervals: every metric comes with its bootstrap over images.
 
-Images are drawn again with replacement, tokens follow their image. Every metric is written as a function of image weights,
-so all resamplings are matrix products.
+Images are drawn again with replacement, tokens follow their image. Every metric is written as a function of image
+weights, so all resamplings are matrix products.
 """
 
 from dataclasses import dataclass
@@ -174,7 +174,7 @@ def score_cell(
     bins = bin_sums(probability, y, measure, image, n_images)
     drawn = (weights @ bins.reshape(n_images, -1)).reshape(len(weights), BINS, 3)
     error, errors = float(calibration_error(bins.sum(0))), calibration_error(drawn)
-    # A calibration error is a sum of absolute values: resampling always raises it, so its draws are centred on the value.
+    # A calibration error is a sum of absolute values: resampling raises it, so its draws are centred on the value.
     add("token_calibration_error", error, (errors - errors.mean() + error).clip(min=0), n)
     return scores
 

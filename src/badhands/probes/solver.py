@@ -1,9 +1,9 @@
 """Many regularised linear classifiers of one data matrix, minimised side by side: one read of x serves them all.
 
 Folds are columns of a weight matrix, penalties are columns of the parameter matrix. Each pass over x evaluates the loss
-and the gradient of every column; a column whose step failed tries a shorter one in the same pass in which the others move
-on, and a column that has converged leaves. The method is L-BFGS (Nocedal and Wright, algorithm 7.4) with the leading
-eigenvectors of the data's second moment as its first guess of the curvature: activations have a few very strong
+and the gradient of every column; a column whose step failed tries a shorter one in the same pass in which the others
+move on, and a column that has converged leaves. The method is L-BFGS (Nocedal and Wright, algorithm 7.4) with the
+leading eigenvectors of the data's second moment as its first guess of the curvature: activations have a few very strong
 correlated channels, which is what slows plain L-BFGS down.
 """
 
@@ -19,7 +19,7 @@ RANK = 48
 """Eigenvectors of the second moment used to precondition, for wide activations; all of them up to EXACT channels."""
 EXACT = 512
 FLAT = 3e-5
-"""In bfloat16 a column also stops when CHECK passes lowered its loss by less than this share: rounding hides the rest."""
+"""In bfloat16 a column also stops when CHECK passes lowered its loss by less than this share: the rest is rounding."""
 CHECK = 6
 HINGE_CORNER = 0.5
 """The hinge is rounded to a parabola over this width of margin, so that it has a gradient everywhere."""
@@ -182,7 +182,8 @@ def minimise(
         bends.append(bend)
         inverses.append(torch.where(useful, 1 / torch.where(useful, product, 1), 0))
         if len(steps) > HISTORY:
-            steps.pop(0), bends.pop(0), inverses.pop(0)
+            for history in (steps, bends, inverses):
+                history.pop(0)
         theta, gradient = torch.where(accept, trial, theta), torch.where(accept, trial_gradient, gradient)
         value = torch.where(accept, trial_value, value)
         stalled = torch.where(accept, 0, stalled + 1)
@@ -197,8 +198,8 @@ def minimise(
 
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:
-    """x @ weight, [n, k] in weight's dtype. In bfloat16 the weight goes in as two columns, the second its rounding error:
-    without it the loss is a staircase of the weight and the search stalls on the steps."""
+    """x @ weight, [n, k] in weight's dtype. In bfloat16 the weight goes in as two columns, the second its rounding
+    error: without it the loss is a staircase of the weight and the search stalls on the steps."""
     if x.dtype != torch.bfloat16:
         return x @ weight
     high = weight.bfloat16()

@@ -47,7 +47,7 @@ def fit_probes(
     Args:
         cache: the cells and images of the run; blocks of one width, with `xt` and `x0` as baselines where present.
         run_dir: the run folder.
-        card: what the artefact shall say about its origin: fingerprint, model, study, generation (a dictionary), commit.
+        card: what the artefact shall say about its origin: fingerprint, model, study, generation (a dict), commit.
         trainer: makes a fresh one-epoch Trainer; its device is the one everything runs on.
 
     Returns:
@@ -117,7 +117,7 @@ def _baselines(table: ScoreTable, data: ProbeData, trainer: Callable[[], lightni
             add_scores(table, data, bank, block)
         if block == "x0" and len(cells) > 1:
             moved = x0_variances(cells, data.read(data.good))
-            bank = _bank(data, list(moved), data.good, trainer, lambda c: moved[c].clone(), grid, 1)
+            bank = _bank(data, list(moved), data.good, trainer, lambda c, of=moved: of[c].clone(), grid, 1)
             add_scores(table, data, bank, "x0_variance")
     if data.scene is not None:
         add_scores(table, data, _bank(data, data.cells, data.scene, trainer, grid=grid), "not_hand_tokens")

@@ -83,7 +83,7 @@ def relabel(cell: Standardised, task: Task) -> Standardised:
 
 
 def _group_moments(x: Tensor, task: Task, pivot: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Per fold and class: mass [g], sums of x - pivot [g, d] and of its squares [g, d]; float64, rows weighted 1 / n_i."""
+    """Per fold and class: mass [g], sums of x - pivot [g, d] and of squares [g, d]; float64, rows weighted 1 / n_i."""
     n, d = x.shape
     groups = 2 * task.n_folds
     one_hot = np.zeros((n, groups))

@@ -31,8 +31,8 @@ COLUMNS = (
 class ScoreTable:
     """Rows of tables/scores.csv.
 
-    `control` is `none` for what is claimed; random_labels, geometry, not_hand_tokens, xt, x0, x0_variance for what it is
-    held against. `split` is out_of_fold, good_vs_local, good_vs_global (the same scores on some of the bad images), or
+    `control` is `none` for what is claimed; random_labels, geometry, not_hand_tokens, xt, x0, x0_variance for what it
+    is held against. `split` is out_of_fold, good_vs_local, good_vs_global (the same scores, fewer bad images), or
     permutation.
     """
 
@@ -72,8 +72,8 @@ class ScoreTable:
 def global_table(answer: GlobalAnswer, cells: tuple[Cell, ...], steps: Mapping[int, tuple[int, float]]) -> pd.DataFrame:
     """tables/global_direction.csv: columns as in scores.csv without head and control; `split` is the left-out kind.
 
-    Rows without block are means over cells (metrics image_auroc, recovery, recovery_worst, rank3_minus_rank1); rows with
-    block and timestep are the cells' own image_auroc under each method.
+    Rows without block are means over cells (metrics image_auroc, recovery, recovery_worst, rank3_minus_rank1); rows
+    with block and timestep are the cells' own image_auroc under each method.
     """
     rows = []
 
