@@ -2,7 +2,7 @@
 
     python tests/benchmarks/synthetic.py [--folder outputs/benchmarks/full] [--images 200]
 
-200 images of 80 hand tokens in 48 cells of 3,072 channels, bfloat16: 4.7 GB. Images are written one at a time and whole,
+200 images of 80 hand tokens in 48 cells of 3,072 channels, bfloat16: 4.7 GB. Images are written whole, one at a time,
 so the same command goes on after an interruption; a complete cache is left as it is.
 """
 

@@ -1,0 +1,156 @@
+"""Speed and memory of the measures on the full-size synthetic cache (4.7 GB, 48 cells).
+
+    python tests/benchmarks/measures.py [moments nulls tokens stage]     any of the parts; the first three by default
+
+moments   sums of every cell, against merely reading the same files (warm, into one buffer, same number of threads)
+nulls     2,000 joint permutations and 2,000 image bootstraps of D_B in all cells, from the moments
+tokens    per cell: PCA, means, variances, D_B, 100 permutations; against NumPy and scikit-learn doing the same from tokens
+stage     the whole stage without figures
+"""
+
+import resource
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from synthetic import full_cache
+
+from badhands.analysis.contrasts import contrast
+from badhands.analysis.moments import Groups, Moments, stream_moments
+from badhands.analysis.nulls import distance_terms, over_bootstraps, over_permutations, permuted, resampled
+from badhands.analysis.projections import principal
+from badhands.analysis.sides import CellSums, observed, sides
+from badhands.study.activations import ActivationCache
+
+THREADS = 2
+ROUNDS = 3
+
+
+def seconds(work) -> tuple[float, object]:
+    begin = time.perf_counter()
+    result = work()
+    return time.perf_counter() - begin, result
+
+
+def peak() -> float:
+    """Largest resident memory of this process so far, GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def read_files(cache: ActivationCache) -> int:
+    """Every byte of every file into one reused buffer a thread."""
+
+    def some(paths: list[Path]) -> int:
+        buffer = memoryview(bytearray(max(path.stat().st_size for path in paths)))
+        total = 0
+        for path in paths:
+            with path.open("rb", buffering=0) as file:
+                total += file.readinto(buffer)
+        return total
+
+    paths = [file.path for file in cache.files]
+    with ThreadPoolExecutor(THREADS) as pool:
+        return sum(pool.map(some, [paths[k::THREADS] for k in range(THREADS)]))
+
+
+def moments_of(cache: ActivationCache, path: Path) -> Moments:
+    tokens = cache.tokens
+    groups = Groups.of(tokens.image, tokens.label, tokens.kind, (1, 2, 3))
+    width = {cell: cache.width(cell) for cell in cache.cells}
+    return stream_moments(cache.read_image, tokens.image, groups, width, path, threads=THREADS)
+
+
+def part_moments(cache: ActivationCache, path: Path) -> None:
+    size = read_files(cache)  # warms the page cache
+    plain, ours = [], []
+    for _ in range(ROUNDS):
+        plain.append(size / seconds(lambda: read_files(cache))[0] / 1e9)
+        ours.append(size / seconds(lambda: moments_of(cache, path))[0] / 1e9)
+    ratios = [b / a for a, b in zip(plain, ours, strict=True)]
+    print(f"moments: {median(ours):.2f} GB/s, plain read {median(plain):.2f} GB/s, ratio {median(ratios):.2f} "
+          f"(rounds {', '.join(f'{r:.2f}' for r in ratios)}); {size / 1e9:.2f} GB, peak {peak():.2f} GB", flush=True)  # fmt: skip
+
+
+def part_nulls(cache: ActivationCache, path: Path) -> None:
+    moments = moments_of(cache, path)
+    chosen = contrast(moments.groups, "good_vs_bad", len(cache.images))
+
+    def all_cells() -> None:
+        labels, draws = permuted(chosen, 2000, 0), resampled(chosen, 2000, 0)
+        for cell in moments.cells:
+            sums = CellSums.of(chosen, *moments.sums(cell))
+            over_permutations(sums, labels, distance_terms)
+            over_bootstraps(sums, *draws, distance_terms)
+
+    spent, _ = seconds(all_cells)
+    print(f"nulls: 2,000 permutations + 2,000 bootstraps of {len(moments.cells)} cells in {spent:.1f} s, "
+          f"peak {peak():.2f} GB", flush=True)  # fmt: skip
+
+
+def part_tokens(cache: ActivationCache, path: Path, cells: int = 3, permutations: int = 100) -> None:
+    """The same results from both sides; the slower one on a few cells."""
+    from sklearn.decomposition import PCA
+
+    moments = moments_of(cache, path)
+    chosen = contrast(moments.groups, "good_vs_bad", len(cache.images))
+    labels = permuted(chosen, permutations, 0)
+    good_images = labels.numpy().astype(bool)
+    ratios, distances = [], []
+    for cell in cache.cells[:: len(cache.cells) // cells][:cells]:
+
+        def usual(cell=cell) -> tuple[float, float, np.ndarray]:
+            x = cache.read(cell).float().numpy()
+
+            def distance(good: np.ndarray) -> float:
+                a, b = x[good], x[~good]
+                va, vb = a.var(0), b.var(0)
+                mid = (va + vb) / 2
+                return float(((a.mean(0) - b.mean(0)) ** 2 / (8 * mid)).sum() + 0.25 * np.log(mid**2 / (va * vb)).sum())
+
+            explained = PCA(2, svd_solver="randomized", random_state=0).fit(x).explained_variance_ratio_
+            null = [distance(image[cache.tokens.image]) for image in good_images]
+            return distance(chosen.good[cache.tokens.image]), float(explained[0]), np.array(null)
+
+        def ours(cell=cell) -> tuple[float, float, np.ndarray]:
+            x = cache.read(cell).float()
+            explained = principal(x - x.mean(0)).explained
+            # Sums from these tokens again, so that nothing done before the clock started is used.
+            onehot = (torch.from_numpy(cache.tokens.image)[None] == torch.arange(len(cache.images))[:, None]).float()
+            total, squares = onehot @ x, onehot @ x.square_()
+            sums = CellSums.of(chosen, total.double().numpy(), squares.double().numpy())
+            null = over_permutations(sums, labels, distance_terms)[:, :2].sum(1)
+            return float(distance_terms(sides(sums, observed(chosen)))[0, :2].sum()), float(explained[0]), null.numpy()
+
+        slow, theirs = seconds(usual)
+        fast, mine = seconds(ours)
+        np.testing.assert_allclose(theirs[0], mine[0], rtol=2e-2)
+        np.testing.assert_allclose(theirs[1], mine[1], rtol=2e-2)
+        np.testing.assert_allclose(theirs[2].mean(), mine[2].mean(), rtol=2e-2)
+        ratios.append(slow / fast)
+        distances.append((slow, fast))
+        print(f"tokens: {cell}: NumPy and scikit-learn {slow:.1f} s, here {fast:.2f} s", flush=True)
+    print(f"tokens: ratio {median(ratios):.1f} (median of {len(ratios)} cells), peak {peak():.2f} GB", flush=True)
+
+
+def part_stage(cache: ActivationCache, path: Path) -> None:
+    from badhands.training.measure import measure
+    from badhands.training.settings import MeasureConfig
+
+    config = MeasureConfig(threads=THREADS)
+    spent, _ = seconds(lambda: measure(cache, path.parent / "run", config, figures=False))
+    print(f"stage: {spent:.0f} s for {len(cache.cells)} cells, peak {peak():.2f} GB", flush=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(THREADS)
+    parts = sys.argv[1:] or ["moments", "nulls", "tokens"]
+    with tempfile.TemporaryDirectory() as folder:
+        for name in parts:
+            globals()[f"part_{name}"](full_cache(), Path(folder) / "moments.npz")
