@@ -90,14 +90,16 @@ class Job:
             raise ValueError(f"capture.latents={list(latents)}: use {' and '.join(PSEUDO_BLOCKS)}")
         wanted = capture["blocks"]
         blocks = check_blocks(config, wanted if wanted == "all" else tuple(wanted))
-        tolerance = options["replay"]["tolerance"]
+        tolerance, images = options["replay"]["tolerance"], int(options["images"])
+        if images < 1:
+            raise ValueError(f"images={images}: it must be at least 1")
         return cls(
             root=study_folder(options["study"]),
             spec=spec,
             model=config,
             tokens=token_grid(spec),
             prompts=tuple(read_prompts(options["prompts"])),
-            images=int(options["images"]),
+            images=images,
             first_seed=int(options["seeds"]),
             labels=LabelChoice(labels["source"], labels["annotator"], bool(labels["balanced"]), int(labels["seed"])),
             blocks=check_blocks(config, (*latents, *blocks)),
@@ -105,7 +107,7 @@ class Job:
             not_hand_tokens=int(capture["not_hand_tokens"]),
             tolerance=None if tolerance is None else float(tolerance),
             shard=shard,
-            workers=_workers(options["workers"], spec, shard, int(options["images"])),
+            workers=_workers(options["workers"], spec, shard, images),
             threads=int(options["threads"]),
             hand_share=HAND_SHARE["hands" if options["prompts"].get("file") else options["prompts"]["source"]],
         )

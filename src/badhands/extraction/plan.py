@@ -48,10 +48,8 @@ def plan_images(prompts: Sequence[Prompt], images: int, first_seed: int) -> tupl
     """Image i has prompt i (beginning again after the last) and seed `first_seed + i`; a longer plan begins alike.
 
     Raises:
-        ValueError: a count below 1, or a prompt id too long to become an image id.
+        ValueError: a negative seed, or a prompt id too long to become an image id.
     """
-    if images < 1:
-        raise ValueError(f"images={images}: it must be at least 1")
     if first_seed < 0:
         raise ValueError(f"seeds={first_seed}: the first seed must be 0 or more")
     planned = []
