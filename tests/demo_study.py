@@ -1,4 +1,4 @@
-"""A small study of procedural pictures, for the tests of the labelling app: hands are discs with stripes for fingers."""
+"""A small study of procedural pictures for the tests of the labelling app: discs with stripes for fingers."""
 
 from pathlib import Path
 

@@ -38,8 +38,8 @@ def free_port() -> int:
 def served(study: Study, port: int | None = None) -> Iterator[str]:
     """The address of the app, served until the block ends."""
     port = port or free_port()
-    config = uvicorn.Config(create_app(Desk(study), Access()), port=port, log_level="warning", lifespan="off", timeout_keep_alive=65)
-    server = uvicorn.Server(config)
+    app = create_app(Desk(study), Access())
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -139,7 +139,7 @@ class InProcess:
         """A valid change of an image, all tokens unlabelled."""
         height, width = self.desk.entry(image_id).grid
         return {
-            "study": self.desk.study_id, "annotator": annotator, "image_id": image_id, "repeat": 0, "base": 0, "own": [],
-            "change": "0" * 8, "classes": [[0, height * width]], "kinds": None, "verdict": None, "note": "",
+            "study": self.desk.study_id, "annotator": annotator, "image_id": image_id, "repeat": 0, "base": 0,
+            "own": [], "change": "0" * 8, "classes": [[0, height * width]], "kinds": None, "verdict": None, "note": "",
             "accepted_proposal": False, "seconds": 1.5, **fields,
         }  # fmt: skip

@@ -34,8 +34,9 @@ def test_random_labels_agree_by_chance_only_and_equal_labels_fully():
     same = by_key([record(f"i{i}", name, masks[i]) for i in range(40) for name in ("anna", "ben")])
     table = agreement_table(same, resamples=50).set_index("metric")
     assert table.value.drop("verdict_kappa").tolist() == [1.0] * 5
-    other = by_key([record(f"i{i}", "anna", masks[i]) for i in range(40)]
-                   + [record(f"i{i}", "ben", rng.permutation(masks[i].ravel()).reshape(8, 8)) for i in range(40)])  # fmt: skip
+    shuffled = [rng.permutation(mask.ravel()).reshape(8, 8) for mask in masks]
+    pairs = {"anna": masks, "ben": shuffled}
+    other = by_key([record(f"i{i}", name, pairs[name][i]) for i in range(40) for name in pairs])
     table = agreement_table(other, resamples=200).set_index("metric")
     assert abs(table.value["token_kappa"]) < 0.05
     assert table.lo["token_kappa"] <= table.value["token_kappa"] <= table.hi["token_kappa"]

@@ -163,8 +163,8 @@ def test_touch_paints_with_one_finger_and_zooms_with_two(browser, study):
 
         def touch(kind, *points):
             where = [page.evaluate("([x, y]) => badhands.view.toWindow(x, y)", list(point)) for point in points]
-            session.send("Input.dispatchTouchEvent", {
-                "type": kind, "touchPoints": [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(where)]})  # fmt: skip
+            fingers = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(where)]
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
 
         touch("touchStart", (4.5, 4.5))
         touch("touchMove", (8.5, 4.5))
@@ -229,7 +229,7 @@ def two_tabs(browser, address):
     other.script_errors = []
     other.goto(f"{address}/?annotator=anna#paint/img0000")
     other.wait_for_function("() => window.badhands && badhands.item")
-    return one, other
+    return one, other  # the second is in front: Chromium slows a page in the background
 
 
 def test_two_tabs_follow_each_other(browser, study):
@@ -321,8 +321,11 @@ def test_every_control_has_a_name_and_every_text_its_contrast(browser, study):
         for scheme in ("light", "dark"):
             page = open_page(browser, address, fragment="#paint/img0001", color_scheme=scheme)
             page.wait_for_selector("#proposals:not([hidden])")
-            nameless = page.evaluate("""() => [...document.querySelectorAll("button, input, select, textarea, canvas[tabindex]")]
-              .filter((e) => !(e.getAttribute("aria-label") || e.textContent.trim() || e.labels?.length)).map((e) => e.outerHTML)""")
+            nameless = page.evaluate("""() => {
+              const controls = document.querySelectorAll("button, input, select, textarea, canvas[tabindex]");
+              const named = (e) => e.getAttribute("aria-label") || e.textContent.trim() || e.labels?.length;
+              return [...controls].filter((e) => !named(e)).map((e) => e.outerHTML);
+            }""")
             assert nameless == []
             pairs = page.evaluate("""() => {
               const ground = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;

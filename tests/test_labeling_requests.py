@@ -15,12 +15,13 @@ ATTEMPTS = 10_000
 
 _TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 _IDS = st.sampled_from(
-    ["img0000", "img0001", "img9999", "..", ".", "../labels.jsonl", "..%2f..%2fetc%2fpasswd", "%2e%2e/%2e%2e/etc/passwd",
-     "img0000.png", "../../images/img0000", "....//", "\\..\\..\\", "img0000\x00", ".hidden", "", "~root", "//etc/passwd",
+    ["img0000", "img0001", "img9999", "..", ".", "../labels.jsonl", "..%2f..%2fetc%2fhosts", "%2e%2e/%2e%2e/etc/hosts",
+     "img0000.png", "../../images/img0000", "....//", "\\..\\..\\", "img0000\x00", ".hidden", "", "~", "//etc/passwd",
      "C:\\windows", "𝕚𝕞𝕘0000", "IMG0000", "img0000/", "a" * 300]
 ) | _TEXT  # fmt: skip
+_METHODS = st.sampled_from(["GET", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"])
 _ROUTES = st.sampled_from(
-    ["/api/labels/{}", "/api/labels/{}", "/api/labels/{}", "/api/images/{}", "/api/thumbnails/{}", "/api/proposals/{}",
+    ["/api/labels/{}", "/api/images/{}", "/api/thumbnails/{}", "/api/proposals/{}",
      "/page/{}", "/{}", "/api/{}", "/api/study/{}"]
 )  # fmt: skip
 _VALUES = st.recursive(
@@ -40,7 +41,7 @@ _HEADERS = st.lists(
          (b"origin", b"http://evil.example"), (b"origin", b"null"), (b"origin", b"http://127.0.0.1:8000"),
          (b"content-type", b"text/plain"), (b"content-type", b"application/json; charset=utf-16"),
          (b"content-length", b"-5"), (b"content-length", b"999999999999"), (b"content-length", b"many"),
-         (b"cookie", b"badhands_token=\x01;;=;"), (b"authorization", b"Bearer \xff"), (b"sec-fetch-site", b"cross-site"),
+         (b"cookie", b"badhands_token=\x01;="), (b"authorization", b"Bearer \xff"), (b"sec-fetch-site", b"cross-site"),
          (b"transfer-encoding", b"chunked"), (b"range", b"bytes=0-999999"), (b"x-forwarded-host", b"evil.example")]
     ),
     max_size=2,
@@ -105,20 +106,27 @@ def test_malformed_requests_do_nothing(site, opened):
     root, before = site.desk.study.root, contents(site.desk.study.root)
     met: dict[int, int] = {}
 
-    @settings(max_examples=ATTEMPTS, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(st.sampled_from(["POST", "POST", "POST", "GET", "PUT", "DELETE", "HEAD"]), _ROUTES, _IDS, bodies(valid), _HEADERS,
-           st.binary(max_size=20))  # fmt: skip
-    def attempt(method, route, name, body, headers, query):
+    def attempt(method, path, body, headers, query):
         opened["watching"] = True
         try:
-            status, _, _ = site.request(method, route.format(name), body, headers, query)
+            status, _, _ = site.request(method, path, body, headers, query)
         finally:
             opened["watching"] = False
         met[status] = met.get(status, 0) + 1
         assert status < 500
         assert method in ("GET", "HEAD") or status >= 400, "a malformed change was acknowledged"
 
-    attempt()
+    # Drawing takes longer than answering, so each draw is tried on five addresses.
+    @settings(max_examples=ATTEMPTS // 5, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(_METHODS, _ROUTES, _IDS, bodies(valid), _HEADERS, st.binary(max_size=20))
+    def attempts(method, route, name, body, headers, query):
+        attempt("POST", "/api/labels/img0000", body, [], query)
+        attempt("POST", f"/api/labels/{name}", body, headers, query)
+        attempt("POST", "/api/labels/img0001", body, headers, query)
+        attempt("GET", route.format(name), b"", [], query)
+        attempt(method, route.format(name), body, headers, query)
+
+    attempts()
     assert contents(root) == before
     assert sum(met.values()) >= ATTEMPTS
     assert {400, 403, 404, 405, 409, 413, 415, 421, 422} <= met.keys(), "the attempts did not reach every refusal"

@@ -1,4 +1,4 @@
-"""Frames a second of the labelling page while one paints a 1024 x 1024 image of 4,096 tokens, in Chromium without a GPU.
+"""Frames a second of the labelling page while one paints 1024 x 1024 px, 4,096 tokens, in Chromium without a GPU.
 
 python tests/benchmarks/labeling.py [seconds]
 """
