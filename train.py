@@ -2,18 +2,18 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
+from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from badhands import OUTPUTS
+from badhands.runs import git_commit
 
 if TYPE_CHECKING:  # imported when needed, so that --help, --cfg and a wrong option answer at once
-    from badhands.runs import Run
     from badhands.session import Session
     from badhands.study.activations import ActivationCache
     from badhands.study.study import Study
@@ -23,16 +23,19 @@ os.environ.setdefault("BADHANDS_OUTPUTS", str(OUTPUTS))  # conf/train.yaml puts 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
+    from badhands.probes.stage import fit_probes
     from badhands.show.headline import headline
+    from badhands.training.measure import measure as measure_cells
 
     try:
         with open_session(cfg) as session:
             with session.stage("data"):
+                analysis, probe = build(cfg.analysis), build(cfg.probe)  # refused now, not an hour later
                 study, cache = open_data(cfg, session.run.folder)
             with session.stage("measures"):
-                measure(cfg, cache, session.run)
+                measure_cells(cache, session.run.folder, analysis)
             with session.stage("probes"):
-                fit(cfg, study, cache, session.run)
+                fit_probes(cache, session.run.folder, probe, card=card(cfg, study, cache), trainer=build(cfg.trainer))
     except ValueError as error:  # one sentence that names the fix; the traceback is in error.txt
         raise CompactHydraException(f"error: {error}") from error
     print(headline(session.run))
@@ -58,7 +61,7 @@ def open_session(cfg: DictConfig) -> "Session":
         choices=choices,
     )
     seed_everything(cfg.seed, workers=True, verbose=False)  # in every job: a seed of None would keep the last job's
-    return Session(run, hydra.utils.instantiate(cfg.logger), profile=cfg.profile)
+    return Session(run, build(cfg.logger), profile=cfg.profile)
 
 
 def run_name(choices: dict[str, str], overrides: list[str]) -> str:
@@ -104,27 +107,26 @@ def chosen_blocks(cfg: DictConfig) -> tuple[str, ...]:
     return check_blocks(transformer_config(ModelSpec.of(dict(cfg.model))), "all")
 
 
-def measure(cfg: DictConfig, cache: "ActivationCache", run: "Run") -> None:
-    """Distances, directions and projections of every cell: tables/cells.csv and others, figures, findings.json."""
-    from badhands.training.measure import measure as measure_cells
-
-    measure_cells(cache, run.folder, hydra.utils.instantiate(cfg.analysis, _convert_="all"))
-
-
-def fit(cfg: DictConfig, study: "Study", cache: "ActivationCache", run: "Run") -> None:
-    """Probes of every cell, their scores and controls, the global direction: tables/scores.csv, probes/, oof.npz."""
-    from badhands.probes.stage import fit_probes
-
+def card(cfg: DictConfig, study: "Study", cache: "ActivationCache") -> dict[str, Any]:
+    """Where the probes come from: what makes them refuse another model."""
     fingerprint = cache.folder.name
-    card = {
-        "study": study.name,
-        "model": cfg.model.name,
-        "fingerprint": fingerprint,
-        "generation": study.fingerprint(fingerprint),
-        "commit": run.commit,
-    }
-    settings = hydra.utils.instantiate(cfg.probe, _convert_="all")
-    fit_probes(cache, run.folder, settings, card=card, trainer=hydra.utils.instantiate(cfg.trainer, _convert_="all"))
+    generation = study.fingerprint(fingerprint)
+    return {"study": study.name, "model": cfg.model.name, "fingerprint": fingerprint, "generation": generation,
+            "commit": git_commit()}  # fmt: skip
+
+
+def build(node: DictConfig) -> Any:
+    """The object that a configuration node describes.
+
+    Raises:
+        ValueError: its own sentence, without Hydra's wrapping.
+    """
+    try:
+        return hydra.utils.instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ValueError):
+            raise error.__cause__ from None
+        raise
 
 
 def extract_command(cfg: DictConfig) -> str:
