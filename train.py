@@ -53,7 +53,7 @@ def open_session(cfg: DictConfig) -> "Session":
     choices = {k: str(v) for k, v in job.runtime.choices.items() if v is not None and not k.startswith("hydra")}
     run = Run.begin(
         Path(job.runtime.output_dir),
-        config=OmegaConf.to_container(cfg, resolve=True),
+        config=plain(cfg),
         name=run_name(choices, job.overrides.task),
         group=Path(job.sweep.dir).name if swept else None,
         tags=(*cfg.tags, *(choices[group] for group in ("model", "capture", "probe") if group in choices)),
@@ -62,6 +62,13 @@ def open_session(cfg: DictConfig) -> "Session":
     )
     seed_everything(cfg.seed, workers=True, verbose=False)  # in every job: a seed of None would keep the last job's
     return Session(run, build(cfg.logger), profile=cfg.profile)
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The whole configuration, resolved, as dictionaries and lists."""
+    values = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 def run_name(choices: dict[str, str], overrides: list[str]) -> str:
