@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from badhands.analysis.contrasts import Contrast, contrast
-from badhands.analysis.moments import Groups, Moments, group_sums, stream_moments
+from badhands.analysis.moments import Groups, GroupSums, Moments, membership, stream_moments
 from badhands.cells import Cell
 from badhands.study.activations import ActivationCache
 from synthetic_cache import write_cache
@@ -24,8 +24,15 @@ def groups_of(cache) -> Groups:
 
 
 def stream(cache, path, **more) -> Moments:
-    width = {cell: cache.width(cell) for cell in cache.cells}
-    return stream_moments(cache.read_image, cache.tokens.image, groups_of(cache), width, path, **more)
+    return stream_moments(reader(cache), cache.tokens.image, groups_of(cache), forms(cache), path, **more)
+
+
+def reader(cache):
+    return lambda image, cell, out: cache.files[image].read_into(str(cell), out)
+
+
+def forms(cache):
+    return {cell: (cache.width(cell), cache.dtype) for cell in cache.cells}
 
 
 @pytest.mark.parametrize("budget", [1, 2**30])
@@ -53,12 +60,11 @@ def test_reading_a_saved_file_gives_the_same(cache, tmp_path):
 def test_every_tensor_is_read_once(cache, tmp_path):
     seen: list[tuple[int, Cell]] = []
 
-    def read(image, cells):
-        seen.extend((image, cell) for cell in cells)
-        return cache.read_image(image, cells)
+    def read(image, cell, out):
+        seen.append((image, cell))
+        reader(cache)(image, cell, out)
 
-    width = {cell: cache.width(cell) for cell in cache.cells}
-    stream_moments(read, cache.tokens.image, groups_of(cache), width, tmp_path / "m.npz", budget=20_000)
+    stream_moments(read, cache.tokens.image, groups_of(cache), forms(cache), tmp_path / "m.npz", budget=20_000)
     assert len(seen) == len(set(seen)) == len(cache.images) * len(cache.cells)
 
 
@@ -67,7 +73,7 @@ def test_long_images_are_added_up_in_float64():
     x = torch.full((700, 2), 4096.0) + torch.linspace(-1, 1, 700)[:, None]
     group = torch.arange(700) % 2
     group[5] = -1
-    total, squares = group_sums(x, group, 2)
+    total, squares = GroupSums()(x, membership(group, 2))
     for g in range(2):
         mine = x[group == g].double()
         np.testing.assert_allclose(total[g], mine.sum(0), rtol=1e-12)

@@ -4,7 +4,7 @@
 
 moments   sums of every cell, against merely reading the same files (warm, into one buffer, same number of threads)
 nulls     2,000 joint permutations and 2,000 image bootstraps of D_B in all cells, from the moments
-tokens    per cell: PCA, means, variances, D_B, 100 permutations; against NumPy and scikit-learn doing the same from tokens
+tokens    per cell: PCA, means, variances, D_B, 100 permutations; against NumPy and scikit-learn doing the same
 stage     the whole stage without figures
 """
 
@@ -23,10 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from synthetic import full_cache
 
 from badhands.analysis.contrasts import contrast
-from badhands.analysis.moments import Groups, Moments, stream_moments
+from badhands.analysis.moments import Groups, GroupSums, Moments, stream_moments
 from badhands.analysis.nulls import distance_terms, over_bootstraps, over_permutations, permuted, resampled
 from badhands.analysis.projections import principal
 from badhands.analysis.sides import CellSums, observed, sides
+from badhands.cells import Cell
 from badhands.study.activations import ActivationCache
 
 THREADS = 2
@@ -63,8 +64,12 @@ def read_files(cache: ActivationCache) -> int:
 def moments_of(cache: ActivationCache, path: Path) -> Moments:
     tokens = cache.tokens
     groups = Groups.of(tokens.image, tokens.label, tokens.kind, (1, 2, 3))
-    width = {cell: cache.width(cell) for cell in cache.cells}
-    return stream_moments(cache.read_image, tokens.image, groups, width, path, threads=THREADS)
+    forms = {cell: (cache.width(cell), cache.dtype) for cell in cache.cells}
+
+    def read_into(image: int, cell: Cell, out: torch.Tensor) -> None:
+        cache.files[image].read_into(str(cell), out)
+
+    return stream_moments(read_into, tokens.image, groups, forms, path, threads=THREADS)
 
 
 def part_moments(cache: ActivationCache, path: Path) -> None:
@@ -74,8 +79,9 @@ def part_moments(cache: ActivationCache, path: Path) -> None:
         plain.append(size / seconds(lambda: read_files(cache))[0] / 1e9)
         ours.append(size / seconds(lambda: moments_of(cache, path))[0] / 1e9)
     ratios = [b / a for a, b in zip(plain, ours, strict=True)]
-    print(f"moments: {median(ours):.2f} GB/s, plain read {median(plain):.2f} GB/s, ratio {median(ratios):.2f} "
-          f"(rounds {', '.join(f'{r:.2f}' for r in ratios)}); {size / 1e9:.2f} GB, peak {peak():.2f} GB", flush=True)  # fmt: skip
+    rounds = " ".join(f"{ratio:.2f}" for ratio in ratios)
+    print(f"moments: {median(ours):.2f} GB/s, plain read {median(plain):.2f}, ratio {median(ratios):.2f} ({rounds}), "
+          f"{size / 1e9:.2f} GB, peak {peak():.2f} GB", flush=True)  # fmt: skip
 
 
 def part_nulls(cache: ActivationCache, path: Path) -> None:
@@ -89,9 +95,11 @@ def part_nulls(cache: ActivationCache, path: Path) -> None:
             over_permutations(sums, labels, distance_terms)
             over_bootstraps(sums, *draws, distance_terms)
 
+    processor = time.process_time()
     spent, _ = seconds(all_cells)
-    print(f"nulls: 2,000 permutations + 2,000 bootstraps of {len(moments.cells)} cells in {spent:.1f} s, "
-          f"peak {peak():.2f} GB", flush=True)  # fmt: skip
+    processor = time.process_time() - processor
+    print(f"nulls: 2,000 permutations + 2,000 bootstraps of {len(moments.cells)} cells in {spent:.1f} s "
+          f"({processor:.0f} s of processor time), peak {peak():.2f} GB", flush=True)  # fmt: skip
 
 
 def part_tokens(cache: ActivationCache, path: Path, cells: int = 3, permutations: int = 100) -> None:
@@ -102,7 +110,8 @@ def part_tokens(cache: ActivationCache, path: Path, cells: int = 3, permutations
     chosen = contrast(moments.groups, "good_vs_bad", len(cache.images))
     labels = permuted(chosen, permutations, 0)
     good_images = labels.numpy().astype(bool)
-    ratios, distances = [], []
+    ratios = []
+    sizes = np.bincount(cache.tokens.image).tolist()
     for cell in cache.cells[:: len(cache.cells) // cells][:cells]:
 
         def usual(cell=cell) -> tuple[float, float, np.ndarray]:
@@ -122,9 +131,10 @@ def part_tokens(cache: ActivationCache, path: Path, cells: int = 3, permutations
             x = cache.read(cell).float()
             explained = principal(x - x.mean(0)).explained
             # Sums from these tokens again, so that nothing done before the clock started is used.
-            onehot = (torch.from_numpy(cache.tokens.image)[None] == torch.arange(len(cache.images))[:, None]).float()
-            total, squares = onehot @ x, onehot @ x.square_()
-            sums = CellSums.of(chosen, total.double().numpy(), squares.double().numpy())
+            one, whole = GroupSums(), torch.ones(1, 1)
+            by_image = [one(part, whole.expand(1, len(part)))[:, 0] for part in x.bfloat16().split(sizes)]
+            total, squares = torch.stack(by_image, dim=1).numpy()
+            sums = CellSums.of(chosen, total, squares)
             null = over_permutations(sums, labels, distance_terms)[:, :2].sum(1)
             return float(distance_terms(sides(sums, observed(chosen)))[0, :2].sum()), float(explained[0]), null.numpy()
 
@@ -134,7 +144,6 @@ def part_tokens(cache: ActivationCache, path: Path, cells: int = 3, permutations
         np.testing.assert_allclose(theirs[1], mine[1], rtol=2e-2)
         np.testing.assert_allclose(theirs[2].mean(), mine[2].mean(), rtol=2e-2)
         ratios.append(slow / fast)
-        distances.append((slow, fast))
         print(f"tokens: {cell}: NumPy and scikit-learn {slow:.1f} s, here {fast:.2f} s", flush=True)
     print(f"tokens: ratio {median(ratios):.1f} (median of {len(ratios)} cells), peak {peak():.2f} GB", flush=True)
 

@@ -3,9 +3,9 @@
 For every image, token class and kind of error that occurs ("group"), and every cell: n, sum x and sum x^2 per channel.
 """
 
+import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from badhands.analysis.threads import spread
 from badhands.cells import Cell
 
 BLOCK = 512
@@ -70,31 +71,54 @@ class Moments:
         return cls(groups, tuple(Cell.parse(str(name)) for name in source["cells"]), source)
 
 
-def group_sums(x: Tensor, group: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """(sum x, sum x^2) of each group, float64[groups, d].
+class GroupSums:
+    """Sums of the groups of one image after the other; buffers are kept, since fresh memory costs more than the sums.
 
     The one-hot matrix product adds up `BLOCK` tokens in float32 (float64 for float32 input), then blocks in float64. A
     16-bit activation cannot hold a spread below 1/256 of its mean, so float32 loses less than 1 % of any variance.
-
-    Args:
-        x: [n, d] of one image, any float dtype.
-        group: int64[n], 0..groups-1, or -1 for tokens to leave out.
     """
-    work = torch.float64 if x.element_size() > 2 else torch.float32
-    total = torch.zeros(2, groups, x.shape[1], dtype=torch.float64)
-    for begin in range(0, len(x), BLOCK):
-        block = x[begin : begin + BLOCK].to(work)
-        member = (group[begin : begin + BLOCK] == torch.arange(groups)[:, None]).to(work)
-        total[0] += member @ block
-        total[1] += member @ block.square_()
-    return total[0], total[1]
+
+    def __init__(self) -> None:
+        self._raw = torch.empty(0)
+        self._work = torch.empty(0)
+
+    def raw(self, n: int, d: int, dtype: torch.dtype) -> Tensor:
+        """[n, d] to read an image into; holds until the next call."""
+        if self._raw.dtype != dtype or self._raw.numel() < n * d:
+            self._raw = torch.empty(n * d, dtype=dtype)
+        return self._raw[: n * d].view(n, d)
+
+    def __call__(self, x: Tensor, member: Tensor) -> Tensor:
+        """(sum x, sum x^2) of each group, float64[2, groups, d].
+
+        Args:
+            x: [n, d] of one image, any float dtype.
+            member: [groups, n], 1 where a token belongs to a group (`membership`).
+        """
+        n, d = x.shape
+        dtype = torch.float64 if x.element_size() > 2 else torch.float32
+        if self._work.dtype != dtype or self._work.numel() < min(n, BLOCK) * d:
+            self._work = torch.empty(min(n, BLOCK) * d, dtype=dtype)
+        total = torch.zeros(2, len(member), d, dtype=torch.float64)
+        for begin in range(0, n, BLOCK):
+            ours = member[:, begin : begin + BLOCK].to(dtype)
+            work = self._work[: ours.shape[1] * d].view(-1, d)
+            work.copy_(x[begin : begin + BLOCK])
+            total[0] += ours @ work
+            total[1] += ours @ work.square_()
+        return total
+
+
+def membership(group: Tensor, groups: int) -> Tensor:
+    """float32[groups, n] from int64[n]: 0..groups-1, or -1 for tokens to leave out."""
+    return (group == torch.arange(groups)[:, None]).float()
 
 
 def stream_moments(
-    read: Callable[[int, Sequence[Cell]], Mapping[Cell, Tensor]],
+    read_into: Callable[[int, Cell, Tensor], None],
     token_image: np.ndarray,
     groups: Groups,
-    width: Mapping[Cell, int],
+    forms: Mapping[Cell, tuple[int, torch.dtype]],
     path: Path,
     budget: int = 2**30,
     threads: int | None = None,
@@ -105,41 +129,38 @@ def stream_moments(
     in portions, each tensor of the cache still being read once. Images are shared out over `threads`.
 
     Args:
-        read: (image index, cells) -> {cell: [n_i, d]}, all tokens of that image, in the order of the token table.
-        token_image: int[tokens], ascending image index of each token.
-        width: channels of every cell, cells in order.
+        read_into: (image index, cell, [n_i, d]) fills the tensor with all tokens of that image, in table order.
+        token_image: int32[tokens], ascending image index of each token.
+        forms: width and dtype of every cell, cells in order.
     """
     path = Path(path)
     images = np.unique(groups.image)
     partial = path.with_name(path.name + ".partial")
+    local = threading.local()
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name in ("image", "label", "kind", "n", "of_token"):
             _write(archive, name, getattr(groups, name))
-        _write(archive, "cells", np.array([str(cell) for cell in width]))
-        for portion in _portions(width, len(groups), budget):
-            sums = {cell: np.zeros((2, len(groups), width[cell])) for cell in portion}
-            stored: dict[Cell, type] = {}
+        _write(archive, "cells", np.array([str(cell) for cell in forms]))
+        for portion in _portions({cell: d for cell, (d, _) in forms.items()}, len(groups), budget):
+            sums = {cell: torch.zeros(2, len(groups), forms[cell][0], dtype=torch.float64) for cell in portion}
 
-            def add(
-                image: int,
-                portion: tuple[Cell, ...] = portion,
-                sums: dict[Cell, np.ndarray] = sums,
-                stored: dict[Cell, type] = stored,
-            ) -> None:
+            def add(image: int, sums: dict[Cell, Tensor] = sums) -> None:
+                if not hasattr(local, "summed"):
+                    local.summed = GroupSums()
                 first, last = np.searchsorted(groups.image, [image, image + 1])
                 rows = slice(*np.searchsorted(token_image, [image, image + 1]))
-                member = torch.from_numpy(groups.of_token[rows].astype(np.int64) - first)
-                for cell, x in read(image, portion).items():
-                    assert len(x) == len(member), f"{cell}: {len(x)} rows for {len(member)} tokens of image {image}"
-                    both = group_sums(x, member, int(last - first))
-                    sums[cell][:, first:last] = torch.stack(both).numpy()
-                    # Sums of 16-bit values: float32 keeps more digits of them than the values had.
-                    stored[cell] = np.float64 if x.element_size() > 2 else np.float32
+                member = membership(torch.from_numpy(groups.of_token[rows].astype(np.int64) - first), int(last - first))
+                for cell, into in sums.items():
+                    x = local.summed.raw(member.shape[1], *forms[cell])
+                    read_into(image, cell, x)
+                    into[:, first:last] = local.summed(x, member)
 
-            _over(images, add, threads or torch.get_num_threads())
+            spread(add, images.tolist(), threads)
             for cell in portion:
-                _write(archive, f"{cell}.sum", sums[cell][0].astype(stored[cell]))
-                _write(archive, f"{cell}.sumsq", sums[cell][1].astype(stored[cell]))
+                # Sums of 16-bit values: float32 keeps more digits of them than the values had.
+                dtype = np.float64 if forms[cell][1].itemsize > 2 else np.float32
+                _write(archive, f"{cell}.sum", sums[cell][0].numpy().astype(dtype))
+                _write(archive, f"{cell}.sumsq", sums[cell][1].numpy().astype(dtype))
     partial.replace(path)
     return Moments.load(path)
 
@@ -157,17 +178,6 @@ def _portions(width: Mapping[Cell, int], groups: int, budget: int) -> Iterator[t
         used += need
     if portion:
         yield tuple(portion)
-
-
-def _over(images: np.ndarray, work: Callable[[int], None], threads: int) -> None:
-    """`work` on every image; each thread computes alone, which beats sharing such small products."""
-    before = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for _ in pool.map(work, images.tolist()):
-                pass
-    finally:
-        torch.set_num_threads(before)
 
 
 def _write(archive: zipfile.ZipFile, name: str, values: np.ndarray) -> None:

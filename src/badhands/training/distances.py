@@ -16,6 +16,7 @@ from badhands.analysis.nulls import (
     permuted,
     resampled,
     shifted_interval,
+    top10_share,
 )
 from badhands.analysis.separation import corrected_mean_term
 from badhands.analysis.sides import CellSums, image_means, noise, observed, sides
@@ -25,6 +26,9 @@ from badhands.training.settings import MeasureConfig
 
 TERMS = {"db": [0, 1], "db_mean": [0], "db_var": [1]}
 """Names in the table, and the columns of `distance_terms` that they add up."""
+
+SHARES = 200
+"""Permutations for the null of the ten largest channels, which have to be sorted out."""
 
 
 @dataclass
@@ -64,8 +68,9 @@ class Distances:
             self._row(cell, f"{name}_null", float(chance.mean()), np.quantile(chance, [0.025, 0.975]), "permutation")
             self._row(cell, f"{name}_corrected", corrected, shifted_interval(corrected, pick(drawn)), "corrected")
             self._row(cell, f"{name}_p", p_value(value, chance), split="permutation")
-        self._row(cell, "top10_share", terms[2])
-        self._row(cell, "top10_share_null", null[:, 2].mean(), np.quantile(null[:, 2], [0.025, 0.975]), "permutation")
+        self._row(cell, "top10_share", float(top10_share(both)[0]))
+        chance = over_permutations(sums, self._permuted[:SHARES], top10_share).numpy()
+        self._row(cell, "top10_share_null", chance.mean(), np.quantile(chance, [0.025, 0.975]), "permutation")
         self._plug_in[cell], self._null[cell] = float(terms[0] + terms[1]), null[:, 0] + null[:, 1]
 
     def finish(self) -> None:

@@ -52,10 +52,10 @@ def measure(
         (run_dir / name).mkdir(parents=True, exist_ok=True)
 
     moments = stream_moments(
-        cache.read_image,
+        lambda image, cell, out: cache.files[image].read_into(str(cell), out),
         cache.tokens.image,
         plan.groups,
-        {cell: cache.width(cell) for cell in plan.cells},
+        {cell: (cache.width(cell), cache.files[0].dtype(cell)) for cell in plan.cells},
         run_dir / "moments.npz",
         threads=config.threads,
     )
