@@ -10,7 +10,7 @@ import { SIZES, Painter, oneKindAHand } from "./painter.js";
 import { Panel } from "./panel.js";
 import { FILTERS, isDone, neighbour, queue } from "./plan.js";
 import { Sidebar } from "./sidebar.js";
-import { Study, keyOf, verdictOf } from "./study.js";
+import { Study, isPainted, keyOf, verdictOf } from "./study.js";
 import { View } from "./view.js";
 
 const $ = (selector) => document.querySelector(selector);
@@ -97,6 +97,7 @@ export class App {
       if (location.hash !== address) history.replaceState(null, "", address);
       localStorage.setItem(this.#placeKey(), JSON.stringify({ mode: this.mode, filter: this.filter, item }));
       this.view.painting = this.mode === "paint";
+      this.#chooseByVerdict();
       this.view.show(null, image);
       this.#showState();
       const picture = await this.#picture(item.id).catch(() => null);
@@ -172,6 +173,8 @@ export class App {
     if (sameContent(before, after)) return this.#showState();
     this.history.push(this.item, before);
     this.#put(this.item, after);
+    const words = { good: "all hands good", bad: "some hand bad" };
+    if (fields.classes && before.verdict && after.verdict !== before.verdict) this.panel.say(`The verdict is now: ${words[after.verdict]}.`);
   }
 
   #put(item, state) {
@@ -189,6 +192,11 @@ export class App {
     this.panel.render();
     this.sidebar.render();
     this.sidebar.scrollToCurrent();
+  }
+
+  /** A blank image is painted as its verdict says, unless another class is chosen. */
+  #chooseByVerdict() {
+    if (this.mode === "paint" && !isPainted(this.state)) this.painter.value = this.state.verdict === "good" ? GOOD : BAD;
   }
 
   triage(verdict) {
@@ -312,7 +320,6 @@ export class App {
     let classes = fromRuns(proposal.classes, length);
     if (!proposal.quality) classes = classes.map((value) => (value === GOOD || value === BAD ? (this.state.verdict === "bad" ? BAD : GOOD) : value));
     this.change({ classes, kinds, verdict: verdictOf(classes, this.state.verdict), accepted: true });
-    this.panel.say(`Accepted the mask of ${proposal.source}; correct it where it is wrong.`);
   }
 
   // Other tabs, other days ------------------------------------------------------------------------------------------

@@ -61,10 +61,10 @@ export function rectangleTokens({ h, w }, x0, y0, x1, y1) {
   return tokens;
 }
 
-/** Tokens whose centre lies inside the closed polygon (even-odd), and the tokens that its corners lie in. */
-export function lassoTokens({ h, w }, points) {
+/** Tokens whose centre lies inside the closed polygon (even-odd); with `corners` also those that its corners lie in. */
+export function lassoTokens({ h, w }, points, corners) {
   const tokens = new Set();
-  for (const [x, y] of points) {
+  for (const [x, y] of corners ? points : []) {
     if (x >= 0 && y >= 0 && x < w && y < h) tokens.add(Math.floor(y) * w + Math.floor(x));
   }
   for (let r = 0; r < h; r++) {

@@ -178,7 +178,7 @@ export class Painter {
   #finish() {
     const stroke = this.#stroke, grid = this.view.size;
     if (stroke.tool === "rectangle") this.#apply(rectangleTokens(grid, ...stroke.start, ...stroke.last));
-    else if (stroke.tool === "lasso") this.#apply(lassoTokens(grid, stroke.points));
+    else if (stroke.tool === "lasso") this.#apply(lassoTokens(grid, stroke.points, stroke.corners));
     else if (stroke.tool === "fill") {
       const [x, y] = stroke.last.map(Math.floor);
       if (x >= 0 && y >= 0 && x < grid.w && y < grid.h) this.#apply(region(grid, stroke.classes, y * grid.w + x, false));
@@ -232,7 +232,8 @@ export class Painter {
     const points = this.view.overlay.lasso;
     if (this.#stroke || !points?.length) return false;
     this.#begin(points[0], this.value);
-    this.#stroke.points = points;
+    // Corners set with the keyboard are whole tokens; a line drawn by hand only says what it goes round.
+    Object.assign(this.#stroke, { points, corners: true });
     this.#finish();
     return true;
   }

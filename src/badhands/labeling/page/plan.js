@@ -25,10 +25,11 @@ export function balancedSet(study) {
   return study.order.filter((id) => chosen.has(id));
 }
 
+const planned = (study, mode) => withRepeats(mode === "triage" ? study.order : balancedSet(study), study.again);
+
 export function queue(study, mode) {
-  const items = withRepeats(mode === "triage" ? study.order : balancedSet(study), study.again);
   // A repeat makes sense only after its first showing is labelled.
-  return items.filter((item) => !item.repeat || isDone(study, { id: item.id, repeat: 0 }, mode));
+  return planned(study, mode).filter((item) => !item.repeat || isDone(study, { id: item.id, repeat: 0 }, mode));
 }
 
 export function isDone(study, item, mode) {
@@ -78,7 +79,7 @@ export function neighbour(study, mode, filter, current, direction = 1) {
 
 /** Done and left of the mode's queue, verdict counts, median seconds an image, and seconds left. */
 export function progress(study, mode) {
-  const items = queue(study, mode), verdicts = { good: 0, bad: 0, no_hand: 0, skip: 0 };
+  const items = planned(study, mode), verdicts = { good: 0, bad: 0, no_hand: 0, skip: 0 };
   for (const id of study.order) {
     const { verdict } = study.state({ id, repeat: 0 });
     if (verdict) verdicts[verdict]++;
