@@ -8,8 +8,8 @@ import pandas as pd
 def _headline(
     scores: pd.DataFrame, head: str = "good", metric: str = "image_auroc", control: str = "none"
 ) -> pd.DataFrame:
-    keep = scores["head"].eq(head) & scores["control"].eq(control)
-    return scores.loc[keep & scores["metric"].eq(metric) & scores["split"].eq("out_of_fold")]
+    wanted = {"head": head, "control": control, "metric": metric, "split": "out_of_fold"}
+    return scores.loc[(scores[list(wanted)] == pd.Series(wanted)).all(axis=1)]
 
 
 def _at(row: pd.Series) -> str:

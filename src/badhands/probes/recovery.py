@@ -130,7 +130,8 @@ def _answer(
         parts.append(
             f"for {name} one shared direction recovers {_show(one.recovery)} of it (three "
             f"{_show(three.recovery)}, gain of three over one {_show(gain[kind])}; nearest cell "
-            f"{at[kind, 'nearest'].recovery[0]:.2f}, random direction {chance.recovery[0]:.2f}; worst cell {one.worst[0]:.2f} at {one.worst_cell or 'none resolved'})"
+            f"{at[kind, 'nearest'].recovery[0]:.2f}, random direction {chance.recovery[0]:.2f}; worst "
+            f"cell {one.worst[0]:.2f} at {one.worst_cell or 'none resolved'})"
         )
     if not parts:
         return "undecided", f"Is there one good/bad direction? Undecided: one cell has nothing to share with ({base})."

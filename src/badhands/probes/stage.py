@@ -1,7 +1,7 @@
 """The probe stage of train.py: fit, save what watches, score, hold against controls and nulls, look for one direction.
 
 Everything is written as soon as it is known, so a run that fails later keeps it: probes/, oof.npz, tables/scores.csv,
-tables/global_direction.csv, tables/transfer.csv, probe_findings.json.
+tables/global_direction.csv, tables/transfer.csv, probe_findings.json, and figures of them.
 """
 
 import json
@@ -28,6 +28,8 @@ from badhands.probes.score_rows import add_cheap_null, add_kinds, add_refit_null
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.tables import ScoreTable, global_table, transfer_table
 from badhands.probes.task import Task
+from badhands.show.global_maps import draw_recovery, draw_transfer
+from badhands.show.probe_maps import draw_baselines, draw_probe_maps
 from badhands.study.activations import ActivationCache
 
 GLOBAL_BOOTSTRAPS = 300
@@ -57,7 +59,8 @@ def fit_probes(
         ValueError: too few images or prompts for the folds, one class only, blocks of several widths.
     """
     settings, folder = settings or ProbeSettings(), Path(run_dir)
-    (folder / "tables").mkdir(parents=True, exist_ok=True)
+    for name in ("tables", "figures"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
     trainer = trainer or quiet_trainer
     data = ProbeData.of(cache, settings)
     table = ScoreTable(cache.steps, folder / "tables" / "scores.csv")
@@ -85,7 +88,9 @@ def fit_probes(
         found |= {k: v for k, v in (sentences | {"hand": hand_sentence(scores)}).items() if v}
         return {"scores": scores, **_one_direction(data, means, folder, found)}
     finally:
-        table.write()
+        scores = table.write()
+        draw_probe_maps(scores, folder / "figures" / "probe_auroc.png")
+        draw_baselines(scores, folder / "figures" / "baselines.png")
         (folder / "probe_findings.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
@@ -133,5 +138,7 @@ def _one_direction(data: ProbeData, means: ImageMeans, folder: Path, found: dict
     }
     for name, table in tables.items():
         table.to_csv(folder / "tables" / f"{name}.csv", index=False)
+    draw_recovery(tables["global_direction"], folder / "figures" / "recovery.png")
+    draw_transfer(tables["transfer"], folder / "figures" / "transfer.png")
     found |= {"one_direction": answer.sentence, "one_direction_verdict": answer.verdict}
     return tables
