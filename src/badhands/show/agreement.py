@@ -30,13 +30,15 @@ def draw_agreement(agree: pd.DataFrame, path: Path, comparison: str = "good_vs_b
         image = None
         for axis, (rows, column, title) in zip(axes.ravel(), wanted, strict=True):
             image = _heatmap(axis, cells, rows, column)
-            axis.set_title(title)
-        unresolved = len(cells) - _resolved(cells, standard)
+            lost = len(cells) - _resolved(rows)
+            axis.set_title(
+                title if column == "null_mean" or not lost else f"{title}\n{lost} of {len(cells)} not resolved"
+            )
         figure.colorbar(image, ax=axes, shrink=0.5, label="cosine", aspect=40, location="bottom", pad=0.01)
         versus = comparison.replace("_", " ")
         figure.suptitle(
             f"Do cells agree on the direction? Cosine of v between cells ({versus})\n{sample_size(use)}\n"
-            f"grey: one of the two directions is not resolved ({unresolved} of {len(cells)} cells, standardised)",
+            "grey: one of the two directions is not resolved, so no cosine is quoted",
             fontsize=11,
         )
         return save(figure, path)
@@ -68,6 +70,6 @@ def _heatmap(axis: Axes, cells: tuple[Cell, ...], rows: pd.DataFrame, column: st
     return image
 
 
-def _resolved(cells: tuple[Cell, ...], rows: pd.DataFrame) -> int:
+def _resolved(rows: pd.DataFrame) -> int:
     own = rows[(rows["block"] == rows["block_b"]) & (rows["timestep"] == rows["timestep_b"])]
     return int(own["resolved"].astype(bool).sum())

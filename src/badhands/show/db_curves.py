@@ -93,6 +93,8 @@ def draw_terms(cells: pd.DataFrame, path: Path) -> Path:
             axis.set_ylabel("nats")
             if name.endswith("corrected"):
                 axis.axhline(0, color=INK, linewidth=0.8)
+            else:
+                axis.set_ylim(bottom=0)
             timestep_axis(axis, timesteps, label=name.endswith("corrected"))
         block_legend(figure, blocks)
         figure.suptitle(f"The two terms of D_B\n{sample_size(use)}")
