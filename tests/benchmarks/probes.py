@@ -1,0 +1,173 @@
+"""48 logistic probes, 5 folds, 5 penalties: this project against a scikit-learn loop, on the 4.7 GB cache.
+
+    python tests/benchmarks/probes.py [--cells 48] [--reference 3]
+
+Two jobs, each timed on both sides from activations on disk to out-of-fold scores, in one run:
+
+grid     every penalty on every fold: 25 fits a cell
+nested   the penalty of each fold by an inner grouped cross-validation on the same folds, then a refit: 105 fits a cell
+         for the loop, 56 here (inner models are shared between outer folds)
+
+The loop does what a careful user writes: StandardScaler and LogisticRegression (lbfgs, its default tolerance), with the
+same weights. It is timed on `--reference` cells spread over the grid and scaled to all; ours is timed on all.
+Differences of AUROC are taken over the reference cells.
+"""
+
+import argparse
+import itertools
+import json
+import resource
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from synthetic import FOLDER, full_cache
+
+from badhands.cells import Cell
+from badhands.probes.bank import train_bank
+from badhands.probes.fitting import fit
+from badhands.probes.folds import image_labels, make_folds
+from badhands.probes.settings import ProbeSettings
+from badhands.probes.standardise import standardise
+from badhands.probes.task import Task, good_task
+from badhands.study.activations import ActivationCache
+
+PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0)
+SETTINGS = ProbeSettings(penalties=PENALTIES)
+
+
+def ours_grid(cache: ActivationCache, task: Task, cell: Cell) -> np.ndarray:
+    """float32[penalties, n] out-of-fold logits."""
+    x = standardise(cache.read(cell, None), task)
+    sets = [task.outer(k) for k in range(task.n_folds) for _ in PENALTIES]
+    done = fit(x, task, sets, list(PENALTIES) * task.n_folds, SETTINGS)
+    logits = done.logits(x.x).view(-1, task.n_folds, len(PENALTIES))
+    fold = torch.from_numpy(task.fold).long()
+    return logits[torch.arange(len(fold)), fold].T.numpy()
+
+
+def fitted(
+    x: np.ndarray, task: Task, left_out: set[int], penalties: tuple[float, ...]
+) -> dict[float, LogisticRegression]:
+    train = ~np.isin(task.fold, list(left_out))
+    s = task.pair(*left_out) if len(left_out) == 2 else task.outer(*left_out)
+    weight = task.weights([s])[:, 0].numpy()[train]
+    scaler = StandardScaler().fit(x[train], sample_weight=weight)
+    scaled = scaler.transform(x[train])
+    models = {}
+    for penalty in penalties:
+        model = LogisticRegression(C=1 / penalty, max_iter=1000).fit(scaled, task.y[train], sample_weight=weight)
+        model.coef_ = model.coef_ / scaler.scale_
+        model.intercept_ = model.intercept_ - model.coef_[0] @ scaler.mean_
+        models[penalty] = model
+    return models
+
+
+def theirs_grid(cache: ActivationCache, task: Task, cell: Cell) -> np.ndarray:
+    x = cache.read(cell, None).float().numpy()
+    out = np.empty((len(PENALTIES), len(x)), np.float32)
+    for k in range(task.n_folds):
+        for i, model in enumerate(fitted(x, task, {k}, PENALTIES).values()):
+            out[i, task.fold == k] = model.decision_function(x[task.fold == k])
+    return out
+
+
+def theirs_nested(cache: ActivationCache, task: Task, cell: Cell) -> np.ndarray:
+    x = cache.read(cell, None).float().numpy()
+    out = np.empty(len(x), np.float32)
+    for k in range(task.n_folds):
+        losses = dict.fromkeys(PENALTIES, 0.0)
+        for j in set(range(task.n_folds)) - {k}:
+            held = task.fold == j
+            share = [task.base[held][task.y[held] == c].sum() for c in (0, 1)]
+            weight = task.base[held] / np.where(task.y[held] == 1, share[1], share[0])
+            for penalty, model in fitted(x, task, {j, k}, PENALTIES).items():
+                z = model.decision_function(x[held])
+                losses[penalty] += float((weight * (np.logaddexp(0, z) - task.y[held] * z)).sum())
+        best = min(losses, key=losses.__getitem__)
+        out[task.fold == k] = fitted(x, task, {k}, (best,))[best].decision_function(x[task.fold == k])
+    return out
+
+
+def speed_of_memory(cache: ActivationCache, cell: Cell) -> tuple[float, float]:
+    """GB/s of summing a cell's rows in memory, and seconds of one pass of the solver's two products for 25 columns."""
+    x = cache.read(cell, None)
+    weight, slope = torch.randn(x.shape[1], 25).bfloat16(), torch.randn(len(x), 25).bfloat16()
+    flat = x.view(torch.int16).reshape(-1).view(torch.int64)
+
+    def best(work) -> float:
+        times = []
+        for _ in range(5):
+            begin = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - begin)
+        return min(times)
+
+    return x.nbytes / best(flat.sum) / 1e9, best(lambda: (x @ weight, x.T @ slope))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--cells", type=int, default=48)
+    parser.add_argument("--reference", type=int, default=3)
+    parser.add_argument("--nested-reference", type=int, default=1)
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    cache = full_cache(given.folder)
+    tokens = cache.tokens
+    label = image_labels(tokens.image, tokens.label, len(cache.images))
+    task = good_task(tokens.image, tokens.label, make_folds(label, [m["prompt_id"] for m in cache.meta], 5))
+    assert len(task.rows) == len(tokens), "hand tokens only"
+    cells = cache.cells[: given.cells]
+    picked = [cells[i] for i in np.linspace(0, len(cells) - 1, given.reference).round().astype(int)]
+    ours_grid(cache, task, cells[0])  # warm: pages, threads
+
+    begin = time.perf_counter()
+    grid = {cell: ours_grid(cache, task, cell) for cell in cells}
+    ours = time.perf_counter() - begin
+    begin = time.perf_counter()
+    bank = train_bank(cells, cache.width(cells[0]), task, SETTINGS, lambda cell: cache.read(cell, None))
+    ours_nested = time.perf_counter() - begin
+    ours_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+    times, gaps = [], []
+    for cell in picked:
+        begin = time.perf_counter()
+        reference = theirs_grid(cache, task, cell)
+        times.append(time.perf_counter() - begin)
+        for z, z0 in zip(grid[cell], reference, strict=True):
+            gaps.append(abs(roc_auc_score(task.y, z) - roc_auc_score(task.y, z0)))
+        print(f"  {cell}: loop {times[-1]:.1f} s, largest AUROC difference {max(gaps[-5:]):.5f}", flush=True)
+    theirs = float(np.mean(times)) * len(cells)
+    nested_times, nested_gaps = [], []
+    for cell in itertools.islice(reversed(picked), given.nested_reference):
+        begin = time.perf_counter()
+        z0 = theirs_nested(cache, task, cell)
+        nested_times.append(time.perf_counter() - begin)
+        z = bank.logit[cells.index(cell)].numpy()
+        nested_gaps.append(abs(roc_auc_score(task.y, z) - roc_auc_score(task.y, z0)))
+    theirs_of_nested = float(np.mean(nested_times)) * len(cells)
+    bandwidth, one_pass = speed_of_memory(cache, picked[0])
+    print(json.dumps({
+        "cells": len(cells), "reference_cells": len(picked), "threads": torch.get_num_threads(),
+        "grid": {"ours_s": round(ours, 1), "loop_s_scaled": round(theirs, 1), "ratio": round(theirs / ours, 1),
+                 "auroc_gap_max": round(max(gaps), 5)},
+        "nested": {"ours_s": round(ours_nested, 1), "loop_s_scaled": round(theirs_of_nested, 1),
+                   "ratio": round(theirs_of_nested / ours_nested, 1), "auroc_gap_max": round(max(nested_gaps), 5),
+                   "passes_mean": round(float(bank.passes.mean()), 1)},
+        "peak_gb_ours": round(ours_peak, 2), "memory_gb_per_s": round(bandwidth, 1),
+        "one_pass_25_columns_s": round(one_pass, 4),
+    }, indent=1))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
