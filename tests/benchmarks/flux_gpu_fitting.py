@@ -54,12 +54,8 @@ def fit(scratch: Path, rehearse: bool, say: Callable[..., None]) -> None:
     rate = write_synthetic(folder, rehearse)
     cache = ActivationCache(folder)
     size = sum(p.stat().st_size for p in folder.iterdir()) / 1e9
-    say(
-        "synthetic cache",
-        size,
-        "GB",
-        f"{len(cache.cells)} cells, {len(cache.tokens)} tokens, written at {rate:.0f} MB/s",
-    )
+    note = f"{len(cache.cells)} cells, {len(cache.tokens)} tokens, written at {rate:.0f} MB/s"
+    say("synthetic cache", size, "GB", note)
 
     start = time.perf_counter()
     for cell in cache.cells:
@@ -101,9 +97,5 @@ def fit(scratch: Path, rehearse: bool, say: Callable[..., None]) -> None:
 
     start = time.perf_counter()
     measure(cache, scratch / "run", MeasureConfig(), cells=few)
-    say(
-        "measures on the CPU",
-        (time.perf_counter() - start) / len(few),
-        "s a cell",
-        f"{len(few)} cells, figures included",
-    )
+    each = (time.perf_counter() - start) / len(few)
+    say("measures on the CPU", each, "s a cell", f"{len(few)} cells, figures included")

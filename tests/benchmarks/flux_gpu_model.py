@@ -50,15 +50,19 @@ class Setup:
         count = min(count, len(self.grid) // 2)
         return [np.sort(np.random.default_rng(count).choice(len(self.grid), count, replace=False)).astype(np.int32)]
 
-    def psnr(self, a: torch.Tensor, b: torch.Tensor) -> float:
-        """Of the decoded pictures, dB."""
+    def decode(self, packed: torch.Tensor) -> Any:
+        """The pictures of packed latents, on the host."""
+        return decode(self.pipe, packed, self.spec.height, self.spec.width)
+
+    def compare(self, a: torch.Tensor, b: torch.Tensor) -> str:
+        """Two latents: bit-equal, or how far apart they and their pictures are."""
+        if torch.equal(a, b):
+            return "bit-equal"
         device = self.pipe._execution_device
-        pixels = [
-            np.asarray(decode(self.pipe, x.to(device), self.spec.height, self.spec.width)[0], np.float64)
-            for x in (a, b)
-        ]
-        mse = float(np.mean((pixels[0] - pixels[1]) ** 2))
-        return float("inf") if mse == 0 else 10 * float(np.log10(255**2 / mse))
+        first, second = (np.asarray(self.decode(x.to(device))[0], np.float64) for x in (a, b))
+        gap, mse = float((a.float() - b.float().to(a.device)).abs().max()), float(np.mean((first - second) ** 2))
+        pictures = "pictures equal" if mse == 0 else f"PSNR {10 * np.log10(255**2 / mse):.1f} dB"
+        return f"latents differ by {gap:.2g}, {pictures}"
 
     def free(self) -> None:
         """Let the model go."""

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 
-from badhands.diffusion.preview import decode
 from badhands.diffusion.taps import Moment, StepEnd, Taps
 
 
@@ -14,9 +13,8 @@ def watching(s: Any) -> dict[str, Callable[[], Any]]:
     device = s.pipe._execution_device
     width = s.pipe.transformer.inner_dim
     generator = torch.Generator().manual_seed(0)
-    weights = {
-        name: torch.randn(width, 2, generator=generator).to(device, s.spec.torch_dtype) for name in s.post_blocks
-    }
+    random = {name: torch.randn(width, 2, generator=generator) for name in s.post_blocks}
+    weights = {name: weight.to(device, s.spec.torch_dtype) for name, weight in random.items()}
 
     def run(every: int | None) -> Callable[[], Any]:
         def go() -> None:
@@ -30,7 +28,7 @@ def watching(s: Any) -> dict[str, Callable[[], Any]]:
                     scores.float().sigmoid().cpu()
                 found.clear()
                 if every is not None and step.moment.step % every == 0:
-                    decode(s.pipe, step.x0(), s.spec.height, s.spec.width)
+                    s.decode(step.x0())
 
             with Taps(s.pipe, s.post_blocks, on_block=on_block, on_step=on_step, timesteps=s.post_timesteps):
                 s.latents([0])
