@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from omegaconf import open_dict
 
 from badhands import ROOT
 from badhands.cells import grid
@@ -22,7 +26,13 @@ from synthetic_study import write_study
 from wandb_log import offline_runs
 
 CELLS = grid(["single.0", "single.1", "x0"], [20, 3])
-TRIAL = ["debug=smoke", "capture.blocks=[single.0,single.1]", "capture.timesteps=[20,3]", "strips=0"]
+TRIAL = [
+    "debug=smoke",
+    "capture.blocks=[single.0,single.1]",
+    "capture.timesteps=[20,3]",
+    "strips=0",
+    "analysis.contrasts=[good_vs_bad]",
+]
 
 
 @pytest.fixture(scope="module")
@@ -118,38 +128,35 @@ def test_any_runs_can_be_compared_by_hand(sweep, tmp_path, capsys):
     ],
 )
 def test_bad_input_is_one_sentence(outputs, override, sentence, monkeypatch):
-    """In this process: what Hydra prints is tested above, here it is what the sentence says."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import CompactHydraException
-    from omegaconf import open_dict
+    """What Hydra makes of it on the terminal is tested above; here it is what the sentence says."""
+    logger = [] if "logger" in override else ["logger=none"]
+    with pytest.raises(CompactHydraException, match=sentence):
+        here(outputs, monkeypatch, *logger, override)
 
-    train = load("train")
+
+def test_what_was_computed_before_a_failure_is_kept(outputs, monkeypatch):
+    """Probes that cannot be fitted (too few images for the folds) leave the measures, their report and their CSV."""
+    with pytest.raises(CompactHydraException, match="folds"):
+        here(outputs, monkeypatch, "logger=csv", "probe.folds=13", "analysis.folds=3")
+    run = Run.open(outputs / "here" / "logger=csv probe.folds=13 analysis.folds=3")
+    assert not run.finished and run.failed.name == "probes" and len(run.table("cells"))
+    assert "stopped in its stage" in run.report.read_text()
+    assert set(pd.read_csv(run.folder / "metrics.csv")["key"].str.split("/").str[0]) == {"d_b", "d_b_corrected"}
+    assert "d_b_peak_cell" in json.loads((run.folder / "summary.json").read_text())
+
+
+def here(outputs: Path, monkeypatch, *overrides: str) -> None:
+    """One job in this process, in the run folder outputs/here/<overrides>; a process of its own costs ten seconds."""
     monkeypatch.setenv("BADHANDS_OUTPUTS", str(outputs))
     monkeypatch.setattr("badhands.study.study.OUTPUTS", outputs)
     monkeypatch.setattr("wandb.login", lambda **_: False)
-    logger = [] if "logger" in override else ["logger=none"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", ["study=made", *TRIAL, *logger, override], return_hydra_config=True)
+        cfg = compose("train", ["study=made", *TRIAL, *overrides], return_hydra_config=True)
     with open_dict(cfg):
-        cfg.hydra.runtime.output_dir = str(outputs / "bad" / override.replace("/", "_"))
-    HydraConfig.instance().set_config(cfg)
-    with open_dict(cfg):
+        cfg.hydra.runtime.output_dir = str(outputs / "here" / " ".join(overrides))
+        HydraConfig.instance().set_config(cfg)
         del cfg["hydra"]
-    with pytest.raises(CompactHydraException, match=sentence):
-        train.main.__wrapped__(cfg)
-
-
-def test_what_was_computed_before_a_failure_is_kept(outputs, sweep):
-    """Probes that cannot be fitted (too few prompts for the folds) leave the measures, their report and their CSV."""
-    done = call(outputs, "logger=csv", *TRIAL, "probe.folds=12", "analysis.folds=3")
-    (folder,) = (path.parent for path in (outputs / "runs").glob("*/*/run.json") if "_sweep" not in str(path))
-    run = Run.open(folder)
-    assert done.returncode == 1 and "folds" in done.stderr and not run.finished
-    assert run.failed.name == "probes" and len(run.table("cells"))
-    assert "stopped in its stage" in run.report.read_text()
-    assert set(pd.read_csv(folder / "metrics.csv")["key"].str.split("/").str[0]) == {"d_b", "d_b_corrected"}
-    assert "d_b_peak_cell" in json.loads((folder / "summary.json").read_text())
+    load("train").main.__wrapped__(cfg)
 
 
 def test_a_smaller_choice_of_images_is_part_of_a_larger_one(outputs):

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from badhands.cells import block_key
 from badhands.show.palette import FAINT, INK, NULL
+from badhands.show.probe_maps import AUROC_CMAP
 
 PER_ROW = 4
 
@@ -40,7 +41,7 @@ def heatmaps(runs: Mapping[str, pd.DataFrame], unit: str, low: float, high: floa
             [t for t in timesteps if t in set(values["timestep"])]
         ]
         grid = grid.reindex(columns=timesteps)
-        image = axis.imshow(grid.to_numpy(float), norm=norm, cmap="cividis", aspect="auto")
+        image = axis.imshow(grid.to_numpy(float), norm=norm, cmap=AUROC_CMAP, aspect="auto")
         best = values.loc[values["value"].idxmax()]
         axis.plot(timesteps.index(best["timestep"]), blocks.index(best["block"]), "*", color="#D55E00", markersize=11,
                   markeredgecolor="white")  # fmt: skip
