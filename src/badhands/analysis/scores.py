@@ -134,7 +134,8 @@ def held_out(chosen: Contrast, scores: np.ndarray, row: np.ndarray, counts: np.n
     aurocs = pairs.resampled(counts)
     interval = tuple(np.quantile(aurocs, [0.025, 0.975]))
     metrics: dict[str, tuple[float, float, float]] = {"auroc": (pairs.auroc, *interval)}
-    metrics["d_eq"] = tuple(equivalent_distance(x) for x in metrics["auroc"])
+    value, low, high = map(equivalent_distance, metrics["auroc"])
+    metrics["d_eq"] = (value, low, high)
 
     tokens = np.bincount(row, minlength=len(chosen.good)).astype(float)
     wrong = np.bincount(row, (scores > 0) != chosen.good[row], minlength=len(tokens)) / tokens

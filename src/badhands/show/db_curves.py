@@ -28,13 +28,13 @@ MARKERS = "os^Dv<>Ph*"
 
 def draw_db(cells: pd.DataFrame, path: Path) -> Path:
     """All blocks together (study's curve beside the corrected one), then each block with interval, null and D_eq."""
-    use = cells[cells["comparison"] == "good_vs_bad"]
+    use = cells.loc[cells["comparison"] == "good_vs_bad"]
     blocks, timesteps = blocks_in_order(use), timesteps_in_order(use)
     columns = _columns(len(blocks))
     rows = -(-len(blocks) // columns)
     with styled():
         figure = plt.figure(figsize=(WIDTH, 4.1 + 2.3 * rows), layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=[3.9, 2.3 * rows + 0.5])
+        above, below = figure.subfigures(2, 1, height_ratios=[3.9, 2.3 * rows + 0.5], squeeze=False)[:, 0]
         left, right = above.subplots(1, 2, sharey=True)
         lines(left, use, "db_plugin", blocks)
         left.set_title("the study's curve: plug-in, token-weighted")
@@ -50,7 +50,7 @@ def draw_db(cells: pd.DataFrame, path: Path) -> Path:
         for k, axis in enumerate(axes):
             axis.set_visible(k < len(blocks))
             if k < len(blocks):
-                _one_block(axis, use[use["block"] == blocks[k]], blocks[k])
+                _one_block(axis, use.loc[use["block"] == blocks[k]], blocks[k])
                 timestep_axis(axis, timesteps, label=False, most=6)
                 axis.tick_params(labelbottom=k + columns >= len(blocks))
         below.supylabel("D_B (nats)", fontsize=10)
@@ -80,7 +80,7 @@ def _one_block(axis: Axes, rows: pd.DataFrame, block: str) -> None:
 
 def draw_terms(cells: pd.DataFrame, path: Path) -> Path:
     """Mean term and variance term apart: plug-in above, corrected below."""
-    use = cells[cells["comparison"] == "good_vs_bad"]
+    use = cells.loc[cells["comparison"] == "good_vs_bad"]
     blocks, timesteps = blocks_in_order(use), timesteps_in_order(use)
     wanted = (("db_mean_plugin", "mean term, plug-in"), ("db_var_plugin", "variance term, plug-in"),
               ("db_mean_corrected", "mean term, corrected (unbiased numerator)"),
@@ -103,7 +103,7 @@ def draw_terms(cells: pd.DataFrame, path: Path) -> Path:
 
 def draw_checks(cells: pd.DataFrame, path: Path) -> Path:
     """What stands beside every D_B (Eq. 10, 11): p-values, held-out AUROC, distances that held-out scores support."""
-    use = cells[cells["comparison"] == "good_vs_bad"]
+    use = cells.loc[cells["comparison"] == "good_vs_bad"]
     blocks, timesteps = blocks_in_order(use), timesteps_in_order(use)
     wanted = (
         ("auroc", "mass_mean", "AUROC of held-out tokens", "AUROC"),
@@ -146,7 +146,7 @@ def draw_kinds(cells: pd.DataFrame, path: Path) -> Path | None:
     with styled():
         figure = plt.figure(figsize=(WIDTH, 1.5 + 2 * (2.1 * rows + 0.5)), layout="constrained")
         for part, (name, probe, title) in zip(
-            figure.subfigures(2, 1),
+            figure.subfigures(2, 1, squeeze=False)[:, 0],
             (("db_corrected", "moments", "corrected D_B (nats)"), ("auroc", "mass_mean", "AUROC of held-out tokens")),
             strict=True,
         ):
@@ -156,7 +156,7 @@ def draw_kinds(cells: pd.DataFrame, path: Path) -> Path | None:
                 if k >= len(blocks):
                     continue
                 for comparison, (colour, _) in names.items():
-                    rows_of = cells[(cells["comparison"] == comparison) & (cells["block"] == blocks[k])]
+                    rows_of = cells.loc[(cells["comparison"] == comparison) & (cells["block"] == blocks[k])]
                     one = metric(rows_of, name, probe)
                     band(axis, one, colour, 0.18)
                     axis.plot(one["timestep"], one["value"], color=colour, marker="o", markersize=3)
@@ -168,7 +168,7 @@ def draw_kinds(cells: pd.DataFrame, path: Path) -> Path | None:
             part.supxlabel("timestep (noise → image)", fontsize=10)
         sizes = []
         for name, (_, title) in names.items():
-            row = cells[cells["comparison"] == name].iloc[0]
+            row = cells.loc[cells["comparison"] == name].iloc[0]
             sizes.append(f"{title}: {int(row['n_good'])} good + {int(row['n_bad'])} bad images")
         handles = [Line2D([], [], color=colour, label=title) for colour, title in names.values()]
         figure.legend(handles=handles, loc="outside lower center", ncols=3)
@@ -180,7 +180,7 @@ def draw_kinds(cells: pd.DataFrame, path: Path) -> Path | None:
 def lines(axis: Axes, rows: pd.DataFrame, name: str, blocks: list[str], probe: str | None = None) -> None:
     """One line a block over timesteps counting down."""
     for k, block in enumerate(blocks):
-        one = metric(rows[rows["block"] == block], name, probe)
+        one = metric(rows.loc[rows["block"] == block], name, probe)
         baseline = block in PSEUDO_BLOCKS
         axis.plot(
             one["timestep"], one["value"], color=NULL if baseline else _colour(block, blocks),

@@ -11,7 +11,7 @@ from badhands.show.style import blocks_in_order, panels, sample_size, save, styl
 
 def draw_gaussianity(cells: pd.DataFrame, path: Path) -> Path:
     """Kurtosis of channels and of held-out scores, share of the ten largest channels, gain of a variance-aware rule."""
-    use = cells[cells["comparison"] == "good_vs_bad"]
+    use = cells.loc[cells["comparison"] == "good_vs_bad"]
     blocks, timesteps = blocks_in_order(use), timesteps_in_order(use)
     wanted = (
         ("kurtosis_channels", "moments", "excess kurtosis of channels (median), about image means", "0 = Gaussian"),

@@ -35,7 +35,7 @@ def draw_pca(points: pd.DataFrame, pca: pd.DataFrame, path: Path) -> Path:
 def draw_pca_v(points: pd.DataFrame, pca: pd.DataFrame, path: Path, held_out: bool) -> Path:
     """v across, leading component beside it up (Eq. 4). In-sample as the study drew it, or on held-out images."""
     split = "held-out" if held_out else "in-sample"
-    gap = _values(pca[pca["split"] == split], "gap_along_v")
+    gap = _values(pca.loc[pca["split"] == split], "gap_along_v")
     chance = _values(pca, "gap_along_v_chance")
 
     def note(block: str, timestep: int) -> str:
@@ -59,7 +59,9 @@ def _page(
     across: str = "first component", up: str = "second component",
 ) -> Path:  # fmt: skip
     """One axis for the whole page, a unit square a panel: 180 panels cost no more than one."""
-    points = points[~points["block"].isin(PSEUDO_BLOCKS)] if (~points["block"].isin(PSEUDO_BLOCKS)).any() else points
+    points = (
+        points.loc[~points["block"].isin(PSEUDO_BLOCKS)] if (~points["block"].isin(PSEUDO_BLOCKS)).any() else points
+    )
     blocks, timesteps = blocks_in_order(points), timesteps_in_order(points)
     side = (WIDTH - LEFT - 0.1) / len(timesteps)
     tall = side * TALL if len(timesteps) > 3 else side / 2
@@ -110,5 +112,5 @@ def _fitted(values: np.ndarray) -> np.ndarray:
 
 
 def _values(frame: pd.DataFrame, metric: str) -> dict[tuple[str, int], float]:
-    use = frame[frame["metric"] == metric]
+    use = frame.loc[frame["metric"] == metric]
     return {(b, t): v for b, t, v in zip(use["block"], use["timestep"], use["value"], strict=True)}

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -18,7 +19,7 @@ WIDTH = 10.0
 """Inches; at `DPI` this is 1,200 pixels, the width at which W&B shows an image."""
 DPI = 120
 
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 10,
@@ -106,8 +107,8 @@ def sample_size(frame: pd.DataFrame) -> str:
 
 def metric(frame: pd.DataFrame, name: str, probe: str | None = None) -> pd.DataFrame:
     """The rows of one metric, blocks in network order, timesteps counting down."""
-    use = frame[frame["metric"] == name]
+    use = frame.loc[frame["metric"] == name]
     if probe is not None:
-        use = use[use["probe"] == probe]
+        use = use.loc[use["probe"] == probe]
     order = use["block"].map(block_key)
     return use.assign(_block=order).sort_values(["_block", "timestep"], ascending=[True, False]).drop(columns="_block")

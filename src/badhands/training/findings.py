@@ -34,9 +34,9 @@ def findings(tables: Mapping[str, pd.DataFrame]) -> list[dict]:
 
 def by_cell(cells: pd.DataFrame, comparison: str, blocks_only: bool = True) -> pd.DataFrame:
     """One row a cell, one column a metric (`probe.metric` for held-out scores, `metric_lo` and `metric_hi` beside)."""
-    use = cells[cells["comparison"] == comparison]
+    use = cells.loc[cells["comparison"] == comparison]
     if blocks_only:
-        use = use[~use["block"].isin(PSEUDO_BLOCKS)]
+        use = use.loc[~use["block"].isin(PSEUDO_BLOCKS)]
     name = use["metric"].where(use["probe"] == "moments", use["probe"] + "." + use["metric"])
     use = use.assign(metric=name)
     index = ["block", "timestep"]
@@ -180,14 +180,14 @@ def _control(wide: pd.DataFrame, other: pd.DataFrame):
 
 def _agreement(agree: pd.DataFrame, wide: pd.DataFrame):
     use = (
-        agree[(agree["comparison"] == "good_vs_bad") & (agree["metric"] == "cosine_standardised")]
+        agree.loc[(agree["comparison"] == "good_vs_bad") & (agree["metric"] == "cosine_standardised")]
         if len(agree)
         else agree
     )
     if not len(use):
         return None
-    other = use[(use["block"] != use["block_b"]) | (use["timestep"] != use["timestep_b"])]
-    both = other[other["resolved"]]
+    other = use.loc[(use["block"] != use["block_b"]) | (use["timestep"] != use["timestep_b"])]
+    both = other.loc[other["resolved"]]
     resolved = int(wide["v_resolved_standardised"].sum())
     numbers = {"resolved": resolved, "cells": len(wide), "pairs": len(both)}
     if not len(both):
@@ -209,9 +209,9 @@ def _agreement(agree: pd.DataFrame, wide: pd.DataFrame):
 
 def _along_v(pca: pd.DataFrame):
     use = pca[~pca["block"].isin(PSEUDO_BLOCKS)]
-    gap = use[use["metric"] == "gap_along_v"]
-    inside, held = (float(gap[gap["split"] == split]["value"].median()) for split in ("in-sample", "held-out"))
-    chance = float(use[use["metric"] == "gap_along_v_chance"]["value"].median())
+    gap = use.loc[use["metric"] == "gap_along_v"]
+    inside, held = (float(gap.loc[gap["split"] == split]["value"].median()) for split in ("in-sample", "held-out"))
+    chance = float(use.loc[use["metric"] == "gap_along_v_chance"]["value"].median())
     text = (
         f"Drawn along a v fitted on the same images, the classes lie {inside:.1f} standard deviations of image means "
         f"apart; about {chance:.1f} are expected even of random labels. On held-out images {held:.1f} remain (medians)."

@@ -1,6 +1,6 @@
 """Rows of a long table: one number with its interval, and everything needed to know what it is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,7 +27,7 @@ class LongTable:
         cell: Cell,
         metric: str,
         value: float,
-        interval: tuple[float, float] = (np.nan, np.nan),
+        interval: Sequence[float] | np.ndarray = (np.nan, np.nan),
         probe: str = "moments",
         split: str = "in-sample",
         **more: object,
