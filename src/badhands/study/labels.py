@@ -1,6 +1,7 @@
 """Token labels: good hand, bad hand, no hand; who said so and when."""
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -234,7 +235,12 @@ class LabelLog:
             arrived = bool(last) and last == record.change
             return arrived or not (len(mine) == base or (bool(last) and last in own))
 
-        return self._journal.append(record.to_json(), unless=changed_or_known) or arrived
+        if self._journal.append(record.to_json(), unless=changed_or_known):
+            return True
+        if arrived:  # its first writer may have been killed between writing and syncing
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
+        return arrived
 
     def sort_machine_labels(self, order: Mapping[str, int]) -> None:
         """Bring a log that holds judges' records alone into the order of the images; people's records stay as made."""
