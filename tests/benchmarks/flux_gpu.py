@@ -264,18 +264,15 @@ def replay(s: Setup, out: Results) -> None:
 def other_process(s: Setup, out: Results) -> None:
     """The same seed in a second process, with the weights made anew."""
     command = [sys.executable, __file__, "--out", str(out.folder), "--one-image", str(s.scratch / "second.pt")]
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     start = time.perf_counter()
     done = subprocess.run(command + ["--rehearse"] * s.rehearse, capture_output=True, text=True, timeout=240)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
     first, second = (torch.load(s.scratch / f"{name}.pt") for name in ("first", "second"))
-    out.add(
-        "replay",
-        "across two processes, batch 1",
-        s.compare(first, second),
-        "",
-        f"{time.perf_counter() - start:.0f} s with its start",
-    )
+    took = f"{time.perf_counter() - start:.0f} s with its start"
+    out.add("replay", "across two processes, batch 1", s.compare(first, second), "", took)
 
 
 def storage(s: Setup, out: Results) -> None:
@@ -394,6 +391,8 @@ def main() -> None:
         parser.error(f"no sections {', '.join(sorted(unknown))}: there are {', '.join(SECTIONS)}")
     if not options.rehearse and not torch.cuda.is_available():
         parser.error("no GPU was found: use --rehearse")
+    # Seen on one H100 with torch 2.11: illegal memory accesses in cuDNN's attention, which would end all sections.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     setup = build(options.out, options.rehearse, pipeline=wanted != ["fitting"])
     if options.one_image is not None:
         torch.save(setup.latents([0]).cpu(), options.one_image)
@@ -404,6 +403,7 @@ def main() -> None:
         "versions": f"python {platform.python_version()}, torch {torch.__version__}",
         "command": "python " + " ".join(sys.argv),
         "model": setup.description,
+        "attention": "scaled_dot_product_attention without cuDNN's kernel",
     }
     out = Results(options.out, about)
     out.add("start", "model made", time.perf_counter() - begin, "s")
