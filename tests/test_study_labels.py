@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from badhands.study import journal
 from badhands.study.labels import (
     BAD,
     GLOBAL,
@@ -164,3 +165,29 @@ def test_token_rows_are_all_hand_tokens_and_a_seeded_sample_of_the_rest():
     assert np.array_equal(rows, token_rows(r, 10, 0, "a"))
     assert not np.array_equal(rows, token_rows(r, 10, 1, "a")) and not np.array_equal(rows, token_rows(r, 10, 0, "b"))
     assert len(token_rows(r, 10_000, 0, "a")) == 5 + (flat == NOT_HAND).sum()
+
+
+def test_a_long_torn_line_leaves_nothing_behind_a_short_one(tmp_path):
+    path = tmp_path / "labels.jsonl"
+    path.write_bytes(b'{"image_id":"' + b"x" * 5000)
+    LabelLog(path).append(record("a"))
+    LabelLog(path).append(record("b"))
+    assert list(LabelLog(path).latest()) == [("a", "ann"), ("b", "ann")]
+    assert b"xx" not in path.read_bytes()
+
+
+def test_a_file_is_never_seen_half_written(tmp_path, monkeypatch):
+    path = tmp_path / "a.bin"
+    journal.write_whole(path, b"old")
+
+    def die(_handle):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(journal.os, "fsync", die)
+    with pytest.raises(KeyboardInterrupt):
+        journal.write_whole(path, b"new and longer")
+    with pytest.raises(KeyboardInterrupt):
+        journal.write_whole(tmp_path / "b.bin", b"new")
+    assert path.read_bytes() == b"old" and not (tmp_path / "b.bin").exists()
+    journal.remove_unfinished(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
