@@ -101,7 +101,7 @@ export class Panel {
     const waiting = outbox.waiting, count = waiting === 1 ? "1 change" : `${waiting} changes`;
     const dead = outbox.server === "dead" || outbox.server === "other";
     chip.dataset.state = dead || outbox.blocked.length ? "bad" : waiting ? "busy" : "good";
-    chip.textContent = outbox.blocked.length ? `${outbox.blocked.length} refused` : dead ? `${waiting} unsent`
+    chip.textContent = outbox.blocked.length ? (outbox.blocked.every((entry) => entry.refused === "conflict") ? "Changed in two places" : `${outbox.blocked.length} refused`) : dead ? `${waiting} unsent`
       : waiting ? "Saving…" : outbox.lastSaved ? `Saved ${outbox.lastSaved.toLocaleTimeString()}` : "Nothing to save";
     const banner = $("#dead");
     if (banner.hidden === dead) banner.hidden = !dead;
