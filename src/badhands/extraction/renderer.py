@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from diffusers.utils.logging import disable_progress_bar
 from PIL import Image
 
 from badhands.cells import Cell
@@ -55,6 +56,7 @@ class PipelineRenderer:
     def __init__(self, spec: ModelSpec):
         self.spec = spec
         self._pipe: Any = None
+        disable_progress_bar()  # of loading: it would break up the stages' own bars
 
     def embed(self, prompts: Iterable[str]) -> dict[str, Embedding]:
         return embed_prompts(self.spec, prompts)
