@@ -142,7 +142,7 @@ def stream_moments(
             _write(archive, name, getattr(groups, name))
         _write(archive, "cells", np.array([str(cell) for cell in forms]))
         for portion in _portions({cell: d for cell, (d, _) in forms.items()}, len(groups), budget):
-            sums = {cell: torch.zeros(2, len(groups), forms[cell][0], dtype=torch.float64) for cell in portion}
+            sums = {cell: torch.empty(2, len(groups), forms[cell][0], dtype=_kept(forms[cell][1])) for cell in portion}
 
             def add(image: int, sums: dict[Cell, Tensor] = sums) -> None:
                 if not hasattr(local, "summed"):
@@ -157,20 +157,18 @@ def stream_moments(
 
             spread(add, images.tolist(), threads)
             for cell in portion:
-                # Sums of 16-bit values: float32 keeps more digits of them than the values had.
-                dtype = np.float64 if forms[cell][1].itemsize > 2 else np.float32
-                _write(archive, f"{cell}.sum", sums[cell][0].numpy().astype(dtype))
-                _write(archive, f"{cell}.sumsq", sums[cell][1].numpy().astype(dtype))
+                _write(archive, f"{cell}.sum", sums[cell][0].numpy())
+                _write(archive, f"{cell}.sumsq", sums[cell][1].numpy())
     partial.replace(path)
     return Moments.load(path)
 
 
 def _portions(width: Mapping[Cell, int], groups: int, budget: int) -> Iterator[tuple[Cell, ...]]:
-    """Cells in order, as many together as have room for float64 sums and their copy on the way to disk."""
+    """Cells in order, as many together as have room for their sums."""
     portion: list[Cell] = []
     used = 0
     for cell, d in width.items():
-        need = 24 * groups * d
+        need = 16 * groups * d
         if portion and used + need > budget:
             yield tuple(portion)
             portion, used = [], 0
@@ -178,6 +176,11 @@ def _portions(width: Mapping[Cell, int], groups: int, budget: int) -> Iterator[t
         used += need
     if portion:
         yield tuple(portion)
+
+
+def _kept(dtype: torch.dtype) -> torch.dtype:
+    """Sums of 16-bit values: float32 keeps more digits of them than the values had."""
+    return torch.float64 if dtype.itemsize > 2 else torch.float32
 
 
 def _write(archive: zipfile.ZipFile, name: str, values: np.ndarray) -> None:
