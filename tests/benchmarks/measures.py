@@ -134,9 +134,10 @@ def part_tokens(cache: ActivationCache, path: Path, cells: int = 3, permutations
             explained = principal(x - x.mean(0)).explained
             # Sums from these tokens again, so that nothing done before the clock started is used.
             one, whole = GroupSums(), torch.ones(1, 1)
-            by_image = [one(part, whole.expand(1, len(part)))[:, 0] for part in x.bfloat16().split(sizes)]
-            total, squares = torch.stack(by_image, dim=1).numpy()
-            sums = CellSums.of(chosen, total, squares)
+            found = torch.empty(2, len(sizes), x.shape[1])
+            for k, part in enumerate(x.bfloat16().split(sizes)):
+                one(part, whole.expand(1, len(part)), found[:, k : k + 1])
+            sums = CellSums.of(chosen, *found.double().numpy())
             null = over_permutations(sums, labels, distance_terms)[:, :2].sum(1)
             return float(distance_terms(sides(sums, observed(chosen)))[0, :2].sum()), float(explained[0]), null.numpy()
 
@@ -148,10 +149,8 @@ def part_tokens(cache: ActivationCache, path: Path, cells: int = 3, permutations
         ratios.append(slow[0] / fast[0])
         busy.append(slow[1] / fast[1])
         print(f"tokens: {cell}: NumPy and scikit-learn {slow[0]:.1f} s, here {fast[0]:.2f} s", flush=True)
-    print(
-        f"tokens: ratio {median(ratios):.1f}, in processor time {median(busy):.1f} (median of {len(ratios)} cells), peak {peak():.2f} GB",
-        flush=True,
-    )
+    print(f"tokens: ratio {median(ratios):.1f}, in processor time {median(busy):.1f} (median of {len(ratios)} cells), "
+          f"peak {peak():.2f} GB", flush=True)  # fmt: skip
 
 
 def part_stage(cache: ActivationCache, path: Path) -> None:

@@ -88,17 +88,23 @@ class GroupSums:
             self._raw = torch.empty(n * d, dtype=dtype)
         return self._raw[: n * d].view(n, d)
 
-    def __call__(self, x: Tensor, member: Tensor) -> Tensor:
-        """(sum x, sum x^2) of each group, float64[2, groups, d].
+    def __call__(self, x: Tensor, member: Tensor, out: Tensor) -> None:
+        """(sum x, sum x^2) of each group into `out`.
 
         Args:
             x: [n, d] of one image, any float dtype.
             member: [groups, n], 1 where a token belongs to a group (`membership`).
+            out: [2, groups, d], float32 for 16-bit x, else float64.
         """
         n, d = x.shape
         dtype = torch.float64 if x.element_size() > 2 else torch.float32
         if self._work.dtype != dtype or self._work.numel() < min(n, BLOCK) * d:
             self._work = torch.empty(min(n, BLOCK) * d, dtype=dtype)
+        if n <= BLOCK:
+            work = self._work[: n * d].view(n, d).copy_(x)
+            torch.mm(member.to(dtype), work, out=out[0])
+            torch.mm(member.to(dtype), work.square_(), out=out[1])
+            return
         total = torch.zeros(2, len(member), d, dtype=torch.float64)
         for begin in range(0, n, BLOCK):
             ours = member[:, begin : begin + BLOCK].to(dtype)
@@ -106,7 +112,7 @@ class GroupSums:
             work.copy_(x[begin : begin + BLOCK])
             total[0] += ours @ work
             total[1] += ours @ work.square_()
-        return total
+        out.copy_(total)
 
 
 def membership(group: Tensor, groups: int) -> Tensor:
@@ -153,7 +159,7 @@ def stream_moments(
                 for cell, into in sums.items():
                     x = local.summed.raw(member.shape[1], *forms[cell])
                     read_into(image, cell, x)
-                    into[:, first:last] = local.summed(x, member)
+                    local.summed(x, member, into[:, first:last])
 
             spread(add, images.tolist(), threads)
             for cell in portion:
