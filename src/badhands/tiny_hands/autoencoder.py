@@ -1,8 +1,10 @@
+# The annotations of diffusers and transformers deny their own documented use, so these checks are off here.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportOptionalSubscript=false, reportOperatorIssue=false
 """Trains the embedded VAE: renders -> 8 latent channels of mean 0 and variance 1 -> renders."""
 
 import lightning as L
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F

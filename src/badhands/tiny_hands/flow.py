@@ -1,3 +1,5 @@
+# The annotations of diffusers and transformers deny their own documented use, so these checks are off here.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportOptionalSubscript=false, reportOperatorIssue=false
 """Trains the embedded transformer by rectified flow on encoded renders, on good hands only unless told otherwise.
 
 x_t = (1 - sigma) x0 + sigma noise, velocity = noise - x0 (Liu et al. 2022, arXiv:2209.03003); sigma is logit-normal
@@ -9,7 +11,9 @@ import time
 
 import lightning as L
 import torch
-from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn

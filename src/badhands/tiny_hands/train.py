@@ -1,3 +1,5 @@
+# The annotations of diffusers and transformers deny their own documented use, so these checks are off here.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportOptionalSubscript=false, reportOperatorIssue=false
 """`python -m badhands.tiny_hands.train`: renders hands, trains the VAE and the transformer, saves a diffusers folder.
 
 Each stage goes on from its last checkpoint when the same command is run again; a finished stage is not run twice.
@@ -9,7 +11,7 @@ from pathlib import Path
 import hydra
 import lightning as L
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
