@@ -1,0 +1,119 @@
+"""Do these probes fit this pipeline, and which of its steps do they know?"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from badhands.cells import PSEUDO_BLOCKS, block_key
+from badhands.diffusion.blocks import width
+from badhands.diffusion.fingerprint import folder_hash
+from badhands.probes.artifact import Probes
+
+SIGMA_TOLERANCE = 0.02
+"""How far the noise level of a step may lie from the one that its probe was trained at."""
+
+
+def match_steps(trained: Mapping[int, tuple[int, float, int]], sigmas: Sequence[float]) -> dict[int, int]:
+    """Timestep of this schedule -> timestep of the training schedule whose probes are read there.
+
+    The rule: a trained timestep is read at the step of nearest sigma, provided the two differ by no more than
+    `SIGMA_TOLERANCE`; where two claim one step, the nearer has it. Equal schedules match one to one. Timesteps of two
+    schedules are never matched by number, because the same number is another noise level there.
+
+    Args:
+        trained: timestep -> (step, sigma, number of steps), of `Probes.steps`.
+        sigmas: one for each step, noise first; a closing 0 is ignored.
+
+    Raises:
+        ValueError: no step of this schedule is near a trained one.
+    """
+    steps = [float(sigma) for sigma in sigmas if sigma > 0]
+    claims = sorted(
+        (abs(steps[k] - sigma), k, timestep)
+        for timestep, (_, sigma, _) in trained.items()
+        for k in [min(range(len(steps)), key=lambda k: abs(steps[k] - sigma))]
+    )
+    found: dict[int, int] = {}
+    for distance, k, timestep in claims:
+        if distance <= SIGMA_TOLERANCE and len(steps) - k not in found:
+            found[len(steps) - k] = timestep
+    if not found:
+        known = ", ".join(f"{sigma:.3f}" for _, sigma, _ in trained.values())
+        here = ", ".join(f"{sigma:.3f}" for sigma in steps)
+        raise ValueError(
+            f"no step of this schedule is within {SIGMA_TOLERANCE} of a sigma the probes were trained at ({known}; "
+            f"here {here}): generate with the training study's number of steps and size, or train probes on this one"
+        )
+    return dict(sorted(found.items(), reverse=True))
+
+
+def check_model(pipe: Any, probes: Probes) -> None:
+    """Refuse a pipeline that the probes were not trained on, as far as it tells where it comes from.
+
+    Raises:
+        ValueError: another width, blocks that it does not have, other weights.
+    """
+    config = pipe.transformer.config
+    here = width(config)
+    trained_on = f"{probes.card.get('model', 'another model')} (fingerprint {probes.fingerprint})"
+    if here != probes.width:
+        raise ValueError(
+            f"these probes read {probes.width} channels and were trained on {trained_on}; this model has {here}: "
+            "train probes on this model"
+        )
+    for head in ("hand", "good"):
+        if head not in probes.heads:
+            raise ValueError(f"these probes have no head {head!r}: train with tokens that are not hands in the labels")
+    trained = (probes.card.get("generation") or {}).get("weights")
+    present = weights_of(pipe, str(trained)) if trained else None
+    if present is not None and present != trained:
+        raise ValueError(
+            f"these probes were trained on {trained_on}, weights {trained}; this pipeline has {present}: "
+            "load that model, or train probes on this one"
+        )
+
+
+def weights_of(pipe: Any, like: str) -> str | None:
+    """The weights entry of the pipeline's fingerprint, in the form of `like`; None where it cannot be known.
+
+    A pipeline remembers the folder it was loaded from, not what was done to its weights afterwards.
+    """
+    folder = Path(str(getattr(getattr(pipe, "config", {}), "get", lambda *_: "")("_name_or_path", "") or ""))
+    if not folder.name or not folder.is_dir():
+        return None
+    if like.startswith(("sha256:", "sampled:")):
+        return folder_hash(folder)
+    path, _, commit = like.rpartition("@")
+    return f"{path}@{folder.name}" if folder.parent.name == "snapshots" and len(commit) == len(folder.name) else None
+
+
+def choose_blocks(probes: Probes, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """Blocks to watch in network order; None is every block that has a probe.
+
+    Raises:
+        ValueError: a block without a probe.
+    """
+    have = sorted({cell.block for cell in probes.cells} - set(PSEUDO_BLOCKS), key=block_key)
+    if wanted is None:
+        return tuple(have)
+    for block in wanted:
+        if block not in have:
+            raise ValueError(f"watch.blocks: no probe was trained on {block}: use some of {', '.join(have)}")
+    return tuple(sorted(set(wanted), key=block_key))
+
+
+def early_block(probes: Probes, share: float = 0.2) -> str:
+    """The block with the best out-of-fold image AUROC within the first `share` of the steps; without scores the last.
+
+    Chosen from the training study alone: no fresh image is looked at.
+    """
+    scores: Mapping[str, Mapping[str, float]] = probes.card.get("scores") or {}
+    blocks = choose_blocks(probes, None)
+    best = [
+        (scores[str(cell)]["image_auroc"], cell.block)
+        for cell in probes.cells
+        if cell.block in blocks
+        and "image_auroc" in scores.get(str(cell), {})
+        and (probes.steps[cell.timestep][0] + 1) <= max(1, share * probes.steps[cell.timestep][2])
+    ]
+    return max(best)[1] if best else blocks[-1]
