@@ -115,7 +115,7 @@ def speed_of_memory(cache: ActivationCache, cell: Cell) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--cells", type=int, default=48)
     parser.add_argument("--reference", type=int, default=3)

@@ -14,6 +14,7 @@ from badhands.cells import Cell
 from badhands.probes.artifact import Readout
 from badhands.probes.nested import fit_cell
 from badhands.probes.settings import ProbeSettings
+from badhands.probes.standardise import working_dtype
 from badhands.probes.task import Task
 
 Read = Callable[[Cell], Tensor]
@@ -75,7 +76,7 @@ class ProbeBank(lightning.LightningModule):
         self.automatic_optimization = False
         self.cells, self.width, self.task, self.settings = tuple(cells), width, task, settings
         c, models, n = len(self.cells), task.n_folds + 1, len(task.rows)
-        self.is_mlp = settings.kind == "mlp"
+        self.is_mlp, self.rough = settings.kind == "mlp", False
         inner = settings.hidden if self.is_mlp else width
         for name, shape in {
             "weight": (c, models, inner),
@@ -99,6 +100,7 @@ class ProbeBank(lightning.LightningModule):
 
     def training_step(self, batch: tuple[int, Tensor], batch_index: int) -> None:
         index, raw = batch
+        self.rough = working_dtype(self.settings.precision, raw.dtype, self.width) == torch.bfloat16
         done = fit_cell(raw, self.task, self.settings)
         self.weight[index], self.bias[index] = done.weight, done.bias
         self.platt[index], self.penalty[index] = done.platt.to(self.platt), done.penalty.to(self.penalty)
@@ -112,8 +114,11 @@ class ProbeBank(lightning.LightningModule):
 
     @property
     def converged(self) -> Tensor:
-        """bool[cells]; closed forms always are, an mlp never says."""
-        return self.gradient <= self.settings.tolerance
+        """bool[cells]; closed forms always are, an mlp never says.
+
+        In bfloat16 rounding hides small gradients (see `solver.FLAT`): there, that no fit ran out of passes.
+        """
+        return self.passes < self.settings.max_passes if self.rough else self.gradient <= self.settings.tolerance
 
     def readout(self, cell: Cell, model: int = -1) -> Readout:
         """The model on all images (or the one that did not see fold `model`), as a value that needs no bank."""

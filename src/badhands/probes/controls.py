@@ -1,5 +1,7 @@
 """Baselines that look at no block: what a good score of a block must beat."""
 
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,6 +13,8 @@ from badhands.probes.task import Task
 
 GEOMETRY = Cell("geometry", 0)
 """Not a cell of the model: where the hand lies and how large it is."""
+PROMPT = Cell("prompt", 0)
+"""Not a cell of the model either: the words of the prompt."""
 
 
 def geometry(task: Task, token: np.ndarray, grids: np.ndarray) -> Tensor:
@@ -25,6 +29,18 @@ def geometry(task: Task, token: np.ndarray, grids: np.ndarray) -> Tensor:
     row, column = 2 * (row + 0.5) / h - 1, 2 * (column + 0.5) / w - 1
     columns = [np.log(count), row, column, row**2, column**2, row * column]
     return torch.from_numpy(np.stack(columns, 1).astype(np.float32))
+
+
+def prompt_words(task: Task, prompts: Sequence[str]) -> Tensor:
+    """float32[n, words]: which words the image's prompt has, for each row; what the prompt alone gives away.
+
+    Words that every prompt has, or only one, are left out.
+    """
+    have = [set(re.findall(r"[\w'-]+", prompt.lower())) for prompt in prompts]
+    counts = Counter(word for words in have for word in words)
+    vocabulary = sorted(word for word, count in counts.items() if 2 <= count < len(prompts))
+    rows = np.array([[word in words for word in vocabulary] for words in have], np.float32)
+    return torch.from_numpy(rows.reshape(len(prompts), -1)[task.image])
 
 
 def x0_variances(cells: Sequence[Cell], read: Callable[[Cell], Tensor]) -> dict[Cell, Tensor]:

@@ -38,6 +38,7 @@ def control_sentence(scores: pd.DataFrame) -> str | None:
     """The best baseline of each kind beside the best cell."""
     names = {
         "geometry": "token count and position alone",
+        "prompt": "the words of the prompt alone",
         "not_hand_tokens": "tokens outside the hand",
         "xt": "the noisy latent x_t",
         "x0": "the predicted clean latent",

@@ -35,7 +35,7 @@ def add_scores(table: ScoreTable, data: ProbeData, bank: ProbeBank, control: str
             data.weights,
             images_too=task.head == "good",
         )
-        where = {"x0_variance": Cell("x0", cell.timestep), "geometry": None}.get(cell.block, cell)
+        where = {"x0_variance": Cell("x0", cell.timestep), "geometry": None, "prompt": None}.get(cell.block, cell)
         table.extend(where, scores, probe=data.settings.kind, head=task.head, control=control)
 
 

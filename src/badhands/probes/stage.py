@@ -17,7 +17,7 @@ import torch
 from badhands.cells import Cell
 from badhands.probes import out_of_fold
 from badhands.probes.bank import ProbeBank, quiet_trainer, train_bank
-from badhands.probes.controls import GEOMETRY, geometry, x0_variances
+from badhands.probes.controls import GEOMETRY, PROMPT, geometry, prompt_words, x0_variances
 from badhands.probes.data import ProbeData
 from badhands.probes.findings import best_cell, control_sentence, hand_sentence, selectivity_sentence
 from badhands.probes.global_direction import try_directions
@@ -115,6 +115,10 @@ def _baselines(table: ScoreTable, data: ProbeData, trainer: Callable[[], lightni
     add_scores(
         table, data, _bank(data, [GEOMETRY], data.good, trainer, lambda c: features[c].clone(), grid, 6), "geometry"
     )
+    words = prompt_words(data.good, [image.prompt for image in cache.images])
+    if words.shape[1]:
+        bank = _bank(data, [PROMPT], data.good, trainer, lambda c: words.clone(), grid, words.shape[1])
+        add_scores(table, data, bank, "prompt")
     for block in ("xt", "x0"):
         cells = [cell for cell in cache.cells if cell.block == block]
         if cells:

@@ -31,7 +31,7 @@ COLUMNS = (
 class ScoreTable:
     """Rows of tables/scores.csv.
 
-    `control` is `none` for what is claimed; random_labels, geometry, not_hand_tokens, xt, x0, x0_variance for what it
+    `control` is `none` for what is claimed; random_labels, geometry, prompt, not_hand_tokens, xt, x0, x0_variance for what it
     is held against. `split` is out_of_fold, good_vs_local, good_vs_global (the same scores, fewer bad images), or
     permutation.
     """

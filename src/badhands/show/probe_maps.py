@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.patches import Rectangle
 
 from badhands.cells import PSEUDO_BLOCKS
 from badhands.show.palette import BAD, FAINT, GLOBAL, GOOD, INK, LOCAL, NOT_HAND, NULL
@@ -64,7 +66,7 @@ def draw_probe_maps(scores: pd.DataFrame, path: Path) -> Path | None:
                     axis.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if value > 0.78 else INK)
         for row in chance.loc[chance["value"] < 0.05].itertuples():
             corner = (timesteps.index(row.timestep) - 0.5, blocks.index(row.block) - 0.5)
-            axes[0, 0].add_patch(plt.Rectangle(corner, 1, 1, fill=False, edgecolor=BAD, linewidth=1.6))
+            axes[0, 0].add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=BAD, linewidth=1.6))
         figure.colorbar(image, ax=axes, label="AUROC, out of fold", aspect=12)
         first = shown[0][0].iloc[0]
         note = "framed: beyond chance (p < 0.05, largest of all cells under shuffled labels)" if len(chance) else ""
@@ -94,6 +96,9 @@ def draw_baselines(scores: pd.DataFrame, path: Path) -> Path | None:
             row = place.iloc[0]
             axis.axhspan(row["lo"], row["hi"], color=FAINT, alpha=0.5, zorder=0)
             axis.axhline(row["value"], color=NULL, linewidth=1.4, label="token count and position alone")
+        words = claimed(scores, control="prompt")
+        if len(words):
+            axis.axhline(words["value"].iloc[0], color=NULL, linewidth=1.4, linestyle="--", label="words of the prompt")
         axis.axhline(0.5, color=INK, linewidth=0.8)
         timestep_axis(axis, timesteps_in_order(own))
         axis.set_ylabel("image AUROC, out of fold")
@@ -105,7 +110,7 @@ def draw_baselines(scores: pd.DataFrame, path: Path) -> Path | None:
         return save(figure, path)
 
 
-def _band(axis: plt.Axes, table: pd.DataFrame, colour: str, name: str, width: float = 1.8) -> None:
+def _band(axis: Axes, table: pd.DataFrame, colour: str, name: str, width: float = 1.8) -> None:
     x = table["timestep"].astype(int).to_numpy()
     axis.plot(x, table["value"].to_numpy(), color=colour, linewidth=width, marker="o", markersize=4, label=name)
     axis.fill_between(x, table["lo"].to_numpy(), table["hi"].to_numpy(), color=colour, alpha=0.13, linewidth=0)
