@@ -36,6 +36,9 @@ def main(cfg: DictConfig) -> float | None:
                 measure_cells(cache, session.run.folder, analysis)
             with session.stage("probes"):
                 fit_probes(cache, session.run.folder, probe, card=card(cfg, study, cache), trainer=build(cfg.trainer))
+            if cfg.strips:
+                with session.stage("watch"):
+                    draw_strips(cfg, study, session.run.folder)
     except ValueError as error:  # one sentence that names the fix; the traceback is in error.txt
         raise CompactHydraException(f"error: {error}") from error
     print(headline(session.run))
@@ -120,6 +123,18 @@ def card(cfg: DictConfig, study: "Study", cache: "ActivationCache") -> dict[str,
     generation = study.fingerprint(fingerprint)
     return {"study": study.name, "model": cfg.model.name, "fingerprint": fingerprint, "generation": generation,
             "commit": git_commit()}  # fmt: skip
+
+
+def draw_strips(cfg: DictConfig, study: "Study", folder: Path) -> None:
+    """Film strips of fresh (prompt, seed) pairs with the probes' verdict on every patch: strips/*.png."""
+    from badhands.diffusion.models import ModelSpec
+    from badhands.probes.artifact import Probes
+    from badhands.training.strips import draw_strips as draw
+    from badhands.training.strips import judge_referee
+
+    referee = judge_referee() if cfg.labels.source == "judge" else None
+    probes = Probes.load(folder / "probes")
+    draw(probes, ModelSpec.of(plain(cfg.model)), study.manifest.entries, folder, cfg.strips, referee)
 
 
 def build(node: DictConfig) -> Any:

@@ -45,7 +45,7 @@ def write_run(folder: Path, probe: str = "logistic", group: str | None = None, i
     tracker.log(run, "probes")
     with run.stage("watch"):
         (folder / "strips").mkdir()
-        Image.new("RGB", (60, 20), "#333333").save(folder / "strips" / "seed-7.png")
+        Image.new("RGB", (60, 20), "#333333").save(folder / "strips" / "00_seed7_bad.png")
     tracker.log(run, "watch")
     run.finished = True
     run.write()

@@ -90,7 +90,8 @@ class Run:
         try:
             yield stage
         except BaseException as error:
-            stage.error = f"{type(error).__name__}: {error}".strip().removesuffix(":")
+            said = str(error) or "no message"
+            stage.error = said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}"
             raise
         finally:
             stage.seconds = round(time.perf_counter() - begin, 3)

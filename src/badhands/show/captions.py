@@ -64,6 +64,20 @@ def section_of(name: str) -> tuple[str, int]:
     return "other", len(FIGURES)
 
 
+WATCHED = (
+    "Fresh images that no fold has seen, drawn with the probes attached. Above: the clean image that the model predicts at "
+    "each step. Below, block by block: P(bad), calibrated, on the tokens that the hand head calls hand, on one colour scale "
+    "for all steps and images; the score is the mean good-logit over them, low for a bad hand."
+)
+
+
+def strip_caption(name: str) -> str:
+    """From the file name: 03_seed171_good."""
+    _, seed, *verdict = name.split("_")
+    said = f"; the judge calls the finished hand {verdict[0]}" if verdict else ""
+    return f"Seed {seed.removeprefix('seed')}{said}."
+
+
 def caption(name: str) -> str:
     """The figure's caption; its name in words where none is written."""
     for beginning, _, text in FIGURES:

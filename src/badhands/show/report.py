@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 
 from badhands.runs import Run
-from badhands.show.captions import SECTIONS, SENTENCES, caption, section_of
+from badhands.show.captions import SECTIONS, SENTENCES, WATCHED, caption, section_of, strip_caption
 from badhands.show.caveats import caveats
 from badhands.show.headline import answers, cards
 from badhands.show.page import data_uri, render
@@ -64,8 +64,12 @@ def sections(run: Run) -> list[Section]:
     for name, sentence in findings(run).items():
         if name in SENTENCES:
             by_id[SENTENCES[name]].text.append(sentence)
+    if run.strips():
+        by_id["watch"].text = [WATCHED]
     for name, path in run.strips().items():
-        by_id["watch"].figures.append({"name": name, "uri": data_uri(path), "caption": caption(name), "kind": "strips"})
+        by_id["watch"].figures.append(
+            {"name": name, "uri": data_uri(path), "caption": strip_caption(name), "kind": "strips"}
+        )
     for name, path in sorted(run.figures().items(), key=lambda item: section_of(item[0])[1]):
         where, _ = section_of(name)
         by_id[where].figures.append({"name": name, "uri": data_uri(path), "caption": caption(name), "kind": ""})
