@@ -41,7 +41,7 @@ def test_the_score_table_holds_claims_controls_and_nulls(run):
     assert (headline["value"] > 0.75).all() and (headline["lo"] < headline["value"]).all()
     assert headline["sigma"].notna().all() and (headline["step"] + headline["timestep"] == 20).all()
     assert set(scores["control"]) == {
-        "none", "geometry", "xt", "x0", "x0_variance", "not_hand_tokens", "random_labels"}  # fmt: skip
+        "none", "geometry", "prompt", "xt", "x0", "x0_variance", "not_hand_tokens", "random_labels"}  # fmt: skip
     assert {"good_vs_local", "good_vs_global", "permutation"} < set(scores["split"])
     outside = scores.query("control == 'not_hand_tokens' and metric == 'image_auroc'")["value"]
     assert outside.mean() < headline["value"].mean() - 0.15  # the shift is planted in the hand alone

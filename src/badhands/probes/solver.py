@@ -24,7 +24,7 @@ OUTSTANDING = 50
 """Of wide activations only eigenvalues this many times the mean of the others count: L-BFGS learns lesser ones."""
 BLOCK_BYTES = 6 * 2**20
 """Rows of x handled at once on a CPU: well within its last-level cache."""
-FLAT = 1e-4
+FLAT = 3e-5
 """In bfloat16 a column also stops when the next step promises less than this share of its loss."""
 NOISE = 3e-4
 """Gradient components below this cannot be told from rounding in bfloat16: a smaller tolerance is raised to it."""

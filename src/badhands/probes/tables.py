@@ -31,9 +31,9 @@ COLUMNS = (
 class ScoreTable:
     """Rows of tables/scores.csv.
 
-    `control` is `none` for what is claimed; random_labels, geometry, prompt, not_hand_tokens, xt, x0, x0_variance for what it
-    is held against. `split` is out_of_fold, good_vs_local, good_vs_global (the same scores, fewer bad images), or
-    permutation.
+    `control` is `none` for what is claimed; random_labels, geometry, prompt, not_hand_tokens, xt, x0 and x0_variance
+    for what it is held against. `split` is out_of_fold, good_vs_local, good_vs_global (the same scores, fewer bad
+    images), or permutation.
     """
 
     def __init__(self, steps: Mapping[int, tuple[int, float]], path: Path | None = None):

@@ -91,14 +91,14 @@ def draw_baselines(scores: pd.DataFrame, path: Path) -> Path | None:
             if len(table):
                 table = table.loc[table.groupby("timestep")["value"].idxmax()].sort_values("timestep")
                 _band(axis, table, colour, name)
-        place = claimed(scores, control="geometry")
-        if len(place):
-            row = place.iloc[0]
-            axis.axhspan(row["lo"], row["hi"], color=FAINT, alpha=0.5, zorder=0)
-            axis.axhline(row["value"], color=NULL, linewidth=1.4, label="token count and position alone")
-        words = claimed(scores, control="prompt")
-        if len(words):
-            axis.axhline(words["value"].iloc[0], color=NULL, linewidth=1.4, linestyle="--", label="words of the prompt")
+        for control, name, style in (
+            ("geometry", "token count and position alone", "-"),
+            ("prompt", "words of the prompt", "--"),
+        ):
+            row = claimed(scores, control=control)
+            if len(row):
+                axis.axhspan(row["lo"].iloc[0], row["hi"].iloc[0], color=FAINT, alpha=0.4, zorder=0)
+                axis.axhline(row["value"].iloc[0], color=NULL, linewidth=1.4, linestyle=style, label=name)
         axis.axhline(0.5, color=INK, linewidth=0.8)
         timestep_axis(axis, timesteps_in_order(own))
         axis.set_ylabel("image AUROC, out of fold")
