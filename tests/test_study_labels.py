@@ -153,6 +153,15 @@ def test_the_balanced_choice_takes_all_bad_and_as_many_good():
     assert choose_balanced({"a": "good", "b": "no_hand"}, 0) == []
 
 
+def test_a_stratified_choice_is_balanced_inside_every_group():
+    verdicts = {f"i{k}": "bad" if k % 4 else "good" for k in range(40)}
+    strata = {image_id: "up" if k < 24 or k % 4 == 0 else "level" for k, image_id in enumerate(verdicts)}
+    chosen = choose_balanced(verdicts, 0, strata)
+    assert {strata[i] for i in chosen} == {"up"}, "a group of bad images alone gives none"
+    assert sum(verdicts[i] == "good" for i in chosen) == sum(verdicts[i] == "bad" for i in chosen) == 10
+    assert choose_balanced(verdicts, 0, dict.fromkeys(verdicts, "one")) == choose_balanced(verdicts, 0)
+
+
 def test_token_rows_are_all_hand_tokens_and_a_seeded_sample_of_the_rest():
     classes = np.full((8, 8), NOT_HAND, np.uint8)
     classes[2:4, 2:4], classes[5, 5], classes[0] = BAD, GOOD, UNLABELLED

@@ -11,8 +11,9 @@ import numpy as np
 from badhands.extraction.images import ready_images
 from badhands.extraction.job import Job
 from badhands.extraction.renderer import Renderer
+from badhands.extraction.verdicts import choice
 from badhands.study.activation_file import ImageFile
-from badhands.study.labels import BAD, GOOD, LabelRecord, choose_balanced
+from badhands.study.labels import BAD, GOOD, LabelRecord
 from badhands.study.study import Study
 
 HEADER_BYTES = 20_000
@@ -65,7 +66,7 @@ def make_bill(job: Job, labels: Mapping[str, LabelRecord] | None = None) -> Bill
     plan = {planned.id for planned in job.plan}
     painted = {i: record for i, record in labels.items() if record.painted and i in plan}
     verdicts = {i: record.hand_verdict for i, record in painted.items()}
-    chosen = choose_balanced(verdicts, job.labels.seed) if job.labels.balanced else list(verdicts)
+    chosen = choice(job, verdicts) if {"good", "bad"} <= set(verdicts.values()) else list(verdicts)
     mine = [planned.id for planned in job.mine]
     if chosen:
         rows = [_tokens(record, job.not_hand_tokens) for record in (painted[i] for i in chosen)]

@@ -30,6 +30,8 @@ class LabelChoice:
     """All bad images and as many good ones; else every image with hand tokens."""
     seed: int = 0
     """Of the choice of good images and of the sample of not-hand tokens."""
+    match: tuple[str, ...] = ()
+    """Axes of the prompts inside whose every value the choice is balanced too."""
 
     def __post_init__(self) -> None:
         if self.source not in ("judge", "painted"):
@@ -101,7 +103,13 @@ class Job:
             prompts=tuple(read_prompts(options["prompts"])),
             images=images,
             first_seed=int(options["seeds"]),
-            labels=LabelChoice(labels["source"], labels["annotator"], bool(labels["balanced"]), int(labels["seed"])),
+            labels=LabelChoice(
+                labels["source"],
+                labels["annotator"],
+                bool(labels["balanced"]),
+                int(labels["seed"]),
+                tuple(labels.get("match") or ()),
+            ),
             blocks=check_blocks(config, (*latents, *blocks)),
             timesteps=choose_timesteps(capture["timesteps"], int(capture["of_steps"]), spec.steps),
             not_hand_tokens=int(capture["not_hand_tokens"]),

@@ -1,5 +1,6 @@
 """Stage 2: labels, by the embedded model's judge or by people; and the choice of images to capture."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -122,5 +123,32 @@ def choose_images(job: Job, study: Study, labels: dict[str, LabelRecord]) -> dic
             f"the study has {counts['good']} images with good and {counts['bad']} with bad hands, both are needed: "
             "make more with images=, or label more"
         )
-    chosen = choose_balanced(verdicts, job.labels.seed) if job.labels.balanced else list(verdicts)
-    return {image_id: labels[image_id] for image_id in chosen}
+    return {image_id: labels[image_id] for image_id in choice(job, verdicts)}
+
+
+def choice(job: Job, verdicts: Mapping[str, str | None]) -> list[str]:
+    """Ids of the images to capture, of those with a verdict; balanced, inside every group of `labels.match`.
+
+    Raises:
+        ValueError: a prompt lacks an axis to match, or no group has both kinds.
+    """
+    if not job.labels.balanced:
+        return list(verdicts)
+    strata = None
+    if job.labels.match:
+        axes = {planned.id: planned.prompt.axes for planned in job.plan}
+        for image_id in verdicts:
+            lacks = [name for name in job.labels.match if name not in axes[image_id]]
+            if lacks:
+                raise ValueError(
+                    f"labels.match names {', '.join(lacks)}, which the prompt of {image_id} has not: "
+                    f"match one of {', '.join(axes[image_id]) or '(its prompts have no axes)'}, or set labels.match=[]"
+                )
+        strata = {i: "/".join(axes[i][name] for name in job.labels.match) for i in verdicts}
+    chosen = choose_balanced(verdicts, job.labels.seed, strata)
+    if verdicts and not chosen and job.labels.match:
+        raise ValueError(
+            f"no group of equal {', '.join(job.labels.match)} holds good and bad hands: make more with images=, "
+            "or set labels.match=[]"
+        )
+    return chosen

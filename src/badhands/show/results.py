@@ -121,6 +121,7 @@ BASELINES = {
     "x0": "predicted clean latent",
     "x0_variance": "x0-variance so far",
     "geometry": "size and place",
+    "prompt": "words of the prompt",
 }
 """What needs no block of the transformer."""
 
@@ -132,7 +133,7 @@ def baselines(run: Run) -> pd.DataFrame:
         return pd.DataFrame()
     plain = table[table["control"].isin(BASELINES)].copy()
     plain["name"] = [
-        BASELINES[control] + (f" at t{int(t)}" if control != "geometry" and pd.notna(t) else "")
+        BASELINES[control] + (f" at t{int(t)}" if control not in ("geometry", "prompt") and pd.notna(t) else "")
         for control, t in zip(plain["control"], plain["timestep"], strict=True)
     ]
     return plain[["name", "timestep", "step", "value", "lo", "hi"]].reset_index(drop=True)

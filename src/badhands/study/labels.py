@@ -252,11 +252,20 @@ def _key(row: Mapping[str, Any]) -> tuple[str, str, int]:
     return (str(row.get("image_id")), str(row.get("annotator")), int(row.get("repeat") or 0))
 
 
-def choose_balanced(verdicts: Mapping[str, str | None], seed: int) -> list[str]:
+def choose_balanced(
+    verdicts: Mapping[str, str | None], seed: int, strata: Mapping[str, str] | None = None
+) -> list[str]:
     """All bad images and as many good ones (the other way round where good ones are rarer), in the order given.
 
-    The choice is by a hash of (seed, id): images added later change it as little as possible.
+    The choice is by a hash of (seed, id): images added later change it as little as possible. With `strata` (image id
+    -> group) the balance holds inside every group, so that what defines the groups can't tell good from bad.
     """
+    if strata is not None:
+        groups: dict[str, dict[str, str | None]] = {}
+        for image_id, verdict in verdicts.items():
+            groups.setdefault(strata[image_id], {})[image_id] = verdict
+        kept = {image_id for group in groups.values() for image_id in choose_balanced(group, seed)}
+        return [image_id for image_id in verdicts if image_id in kept]
 
     def some(kind: str, count: int) -> set[str]:
         ids = [image_id for image_id, verdict in verdicts.items() if verdict == kind]

@@ -82,7 +82,7 @@ def attributes_of(text: str) -> dict[str, str]:
 
 
 def random_captions(n: int, seed: int) -> list[tuple[str, dict[str, str]]]:
-    """`n` captions with their attributes, independent and uniform; the first of a longer list are those of a shorter."""
+    """`n` captions with their attributes, independent and uniform; a longer list begins with a shorter one."""
     rng = np.random.default_rng(seed)
     draws = [{name: words[rng.integers(len(words))] for name, words in VOCABULARY.items()} for _ in range(n)]
     return [(caption(a), a) for a in draws]
