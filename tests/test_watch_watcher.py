@@ -142,7 +142,7 @@ def test_another_number_of_steps_is_matched_or_refused(pipe):
 
 
 def test_refusals(pipe, tmp_path):
-    with pytest.raises(ValueError, match="read 64 channels.*this model has 128"):
+    with pytest.raises(ValueError, match=r"read 64 channels.*this model has 128"):
         watch(pipe, make_probes(d=64))
     with pytest.raises(ValueError, match=r"no probe was trained on single\.5: use some of double\.1, single\.2"):
         watch(pipe, make_probes(), blocks=["single.5"])

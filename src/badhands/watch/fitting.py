@@ -102,18 +102,28 @@ def choose_blocks(probes: Probes, wanted: Sequence[str] | None) -> tuple[str, ..
     return tuple(sorted(set(wanted), key=block_key))
 
 
-def early_block(probes: Probes, share: float = 0.2) -> str:
-    """The block with the best out-of-fold image AUROC within the first `share` of the steps; without scores the last.
+def ranked_blocks(probes: Probes, share: float = 0.2) -> list[str]:
+    """Blocks by their best out-of-fold image AUROC within the first `share` of the steps, best first; blocks without
+    a score there follow in network order from the last.
 
-    Chosen from the training study alone: no fresh image is looked at.
+    Ranked by the training study alone: no fresh image is looked at.
     """
     scores: Mapping[str, Mapping[str, float]] = probes.card.get("scores") or {}
-    blocks = choose_blocks(probes, None)
-    best = [
-        (scores[str(cell)]["image_auroc"], cell.block)
-        for cell in probes.cells
-        if cell.block in blocks
-        and "image_auroc" in scores.get(str(cell), {})
-        and (probes.steps[cell.timestep][0] + 1) <= max(1, share * probes.steps[cell.timestep][2])
-    ]
-    return max(best)[1] if best else blocks[-1]
+    best: dict[str, float] = dict.fromkeys(reversed(choose_blocks(probes, None)), 0.0)
+    for cell in probes.cells:
+        step, _, num_steps = probes.steps[cell.timestep]
+        if cell.block in best and step + 1 <= max(1, share * num_steps):
+            best[cell.block] = max(best[cell.block], float(scores.get(str(cell), {}).get("image_auroc", 0.0)))
+    return sorted(best, key=lambda block: -best[block])
+
+
+def main_block(probes: Probes, blocks: Sequence[str]) -> str:
+    """The one of `blocks` that speaks first and best."""
+    return next(block for block in ranked_blocks(probes) if block in blocks)
+
+
+def early_timesteps(probes: Probes, share: float = 0.2) -> tuple[int, ...]:
+    """Trained timesteps within the first `share` of the steps, counting down; at least the first one."""
+    order = sorted(probes.steps, key=lambda t: probes.steps[t][0])
+    early = [t for t in order if probes.steps[t][0] + 1 <= share * probes.steps[t][2]]
+    return tuple(early or order[:1])

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from badhands.watch.fitting import main_block
 from badhands.watch.overlay import overlay
 from badhands.watch.page import write_page
 from badhands.watch.strip import animation, film_strip
@@ -40,8 +41,7 @@ def save_member(seen: Seen, folder: Path, member: int, title: str) -> None:
             for block in (cell.block for cell in frame.cells):
                 name = f"step{frame.step:03d}_t{frame.timestep:03d}_{block}.png"
                 overlay(frame, block, seen.preview(frame, member), seen.grid, member).save(steps / name)
-    block = seen.blocks[len(seen.blocks) // 2] if len(seen.blocks) > 1 else seen.blocks[0]
-    pictures = animation(seen, block, member=member)
+    pictures = animation(seen, main_block(seen.probes, seen.blocks), member=member)
     if pictures:
         durations = [HOLD_MS] * (len(pictures) - 1) + [LAST_MS]
         pictures[0].save(

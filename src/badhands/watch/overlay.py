@@ -31,7 +31,7 @@ def colours(p_bad: np.ndarray) -> np.ndarray:
 
 
 def tint(picture: Image.Image, p_bad: np.ndarray, hand: np.ndarray) -> Image.Image:
-    """The picture with its hand tokens coloured and outlined.
+    """The picture with its hand tokens grey, coloured and outlined.
 
     Args:
         p_bad: float[h, w]; hand: bool[h, w]: tokens that are coloured; the others stay as they are.
@@ -40,7 +40,10 @@ def tint(picture: Image.Image, p_bad: np.ndarray, hand: np.ndarray) -> Image.Ima
     size = picture.size
     colour = Image.fromarray(colours(p_bad)).resize(size, Image.Resampling.NEAREST)
     mask = Image.fromarray((hand * np.uint8(255 * OPACITY)).astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
-    tinted = Image.composite(colour, picture.convert("RGB"), mask)
+    hands = Image.fromarray((hand * np.uint8(255)).astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+    # Grey under the colour: skin and vermillion mixed would read as another probability.
+    base = Image.composite(picture.convert("L").convert("RGB"), picture.convert("RGB"), hands)
+    tinted = Image.composite(colour, base, mask)
     draw = ImageDraw.Draw(tinted)
     dx, dy = size[0] / w, size[1] / h
     line = max(1, round(min(dx, dy) / 12))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from badhands.watch.fitting import main_block
 from badhands.watch.overlay import colours
 from badhands.watch.watcher import Frame, Seen
 
@@ -43,7 +44,10 @@ def frame_data(seen: Seen, frame: Frame, member: int = 0) -> dict[str, Any]:
 def head_data(seen: Seen, title: str) -> dict[str, Any]:
     """What belongs to all steps."""
     colour_map = ["#" + bytes(colour).hex() for colour in colours(np.linspace(0, 1, MAP))]
-    return {"title": title, "grid": list(seen.grid), "blocks": list(seen.blocks), "colours": colour_map}
+    return {
+        "title": title, "grid": list(seen.grid), "blocks": list(seen.blocks), "colours": colour_map,
+        "first": main_block(seen.probes, seen.blocks),
+    }  # fmt: skip
 
 
 def page_data(seen: Seen, member: int = 0, title: str = "") -> dict[str, Any]:

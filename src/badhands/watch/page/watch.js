@@ -25,7 +25,7 @@ function shape() { // what the head says: title, blocks, size
   const select = by("block"), chosen = select.value;
   if (select.options.length !== data.blocks.length) {
     select.replaceChildren(...data.blocks.map((name) => new Option(name, name)));
-    select.value = data.blocks.includes(chosen) ? chosen : data.blocks[Math.floor(data.blocks.length / 2)] || "";
+    select.value = data.blocks.includes(chosen) ? chosen : data.first || data.blocks[0] || "";
   }
   const slider = by("slider");
   slider.max = Math.max(0, data.frames.length - 1);
@@ -58,6 +58,10 @@ function draw() {
     const is = (r, c) => r >= 0 && c >= 0 && r < h && c < w && seen.hand[r * w + c] === 1;
     for (let r = 0; r < h; r++) for (let c = 0; c < w; c++) {
       if (!is(r, c)) continue;
+      pen.globalCompositeOperation = "saturation"; // grey under the colour: skin and vermillion mixed would lie
+      pen.fillStyle = "#808080";
+      pen.fillRect(c * side, r * side, side, side);
+      pen.globalCompositeOperation = "source-over";
       pen.globalAlpha = 0.62;
       pen.fillStyle = colour(seen.p_bad[r * w + c]);
       pen.fillRect(c * side, r * side, side, side);

@@ -1,0 +1,84 @@
+"""Pairs of prompt and seed that no study has seen, and pictures of them."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.utils.logging import disable_progress_bar
+from PIL import Image
+
+from badhands.diffusion.generation import Embedding, embed_prompts, generate_latents
+from badhands.diffusion.models import ModelSpec, load_pipeline
+from badhands.diffusion.preview import decode
+from badhands.study.prompts import HANDS, load_prompts
+
+FIRST_SEED = 1_000_000
+"""Of fresh pairs; the seeds of studies start at 0."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One picture to be made."""
+
+    prompt: str
+    seed: int
+
+
+def fresh_pairs(
+    source: str, count: int, *, known: Collection[str] = (), first_seed: int = FIRST_SEED, shuffle: int = 1
+) -> list[Pair]:
+    """`count` pairs; the first of a longer list are those of a shorter.
+
+    Args:
+        source: `tiny_hands` (captions of the embedded models), `hands`, or a prompt file.
+        known: prompts of the study, left out unless nothing else is there (then only the seeds are fresh).
+        shuffle: seed of the choice of prompts.
+    """
+    if source == "tiny_hands":
+        from badhands.tiny_hands.attributes import every_caption
+
+        texts = every_caption()
+    else:
+        texts = [prompt.text for prompt in load_prompts(HANDS if source == "hands" else source)]
+    unseen = [text for text in texts if text not in set(known)] or texts
+    order = np.random.default_rng(shuffle).permutation(len(unseen))
+    return [Pair(unseen[order[i % len(order)]], first_seed + i) for i in range(count)]
+
+
+class Scene:
+    """A model that draws pairs. Text encoders are let go before the transformer is loaded."""
+
+    def __init__(self, spec: ModelSpec, prompts: Sequence[str], pipe: Any = None) -> None:
+        disable_progress_bar()
+        self.spec = spec
+        if pipe is not None:
+            from badhands.diffusion.generation import encode
+
+            self.embeddings: dict[str, Embedding] = encode(pipe, prompts, spec.max_sequence_length)
+        else:
+            self.embeddings = embed_prompts(spec, prompts)
+        self.pipe = pipe or load_pipeline(spec, "image")
+
+    def latents(self, pairs: Sequence[Pair]) -> torch.Tensor:
+        """Final packed latents [n, tokens, c] of the pairs that nothing stopped, as one batch of exactly their number.
+
+        Raises:
+            AllDropped: a policy stopped all of them.
+        """
+        spec = replace(self.spec, batch_size=len(pairs))
+        return generate_latents(self.pipe, [self.embeddings[p.prompt] for p in pairs], [p.seed for p in pairs], spec)
+
+    def pictures(self, latents: torch.Tensor) -> list[Image.Image]:
+        return decode(self.pipe, latents, self.spec.height, self.spec.width)
+
+
+def find_judge(spec: ModelSpec) -> Any:
+    """The judge of the embedded models, where it knows pictures of this size; None elsewhere."""
+    from badhands.tiny_hands.judge import Judge
+    from badhands.tiny_hands.renderer import SIZE
+
+    if (spec.height, spec.width) != (SIZE, SIZE):
+        return None
+    return Judge.load()

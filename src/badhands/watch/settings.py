@@ -1,0 +1,107 @@
+"""What the command was asked to do, checked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from badhands import OUTPUTS
+from badhands.cells import Cell, grid
+from badhands.diffusion.fingerprint import fingerprint
+from badhands.diffusion.models import ModelSpec
+from badhands.probes.artifact import Probes
+from badhands.watch.fitting import choose_blocks, early_timesteps, ranked_blocks
+from badhands.watch.policies import Abort, Policy, Steer
+
+
+@dataclass(frozen=True)
+class PolicyChoice:
+    """`policy` of the configuration."""
+
+    name: Literal["none", "abort", "steer"] = "none"
+    blocks: tuple[str, ...] | None = None
+    """None: the one that speaks first and best in the training study."""
+    timesteps: tuple[int, ...] | None = None
+    """Of the training schedule; None: those within the first fifth of the steps (abort: the last of them)."""
+    miss: float | None = None
+    """abort: share of good images that may be stopped."""
+    strength: float = 1.0
+    """steer: how many times the difference of means is added."""
+    where: Literal["hand", "all"] = "hand"
+
+    def __post_init__(self) -> None:
+        if self.name not in ("none", "abort", "steer"):
+            raise ValueError(f"policy.name={self.name}: use none, abort or steer")
+
+    def cells(self, probes: Probes) -> tuple[Cell, ...]:
+        """Where the policy acts.
+
+        Raises:
+            ValueError: a block or timestep that has no probe.
+        """
+        blocks = choose_blocks(probes, self.blocks or ranked_blocks(probes)[:1])
+        early = early_timesteps(probes)
+        timesteps: Sequence[int] = self.timesteps or (early[-1:] if self.name == "abort" else early)
+        for timestep in timesteps:
+            if timestep not in probes.steps:
+                have = ", ".join(str(t) for t in sorted(probes.steps, reverse=True))
+                raise ValueError(f"policy.timesteps: {timestep} was not trained; there are {have}")
+        return grid(blocks, timesteps)
+
+    def build(self, probes: Probes) -> Policy | None:
+        """The policy; None for `none`.
+
+        Raises:
+            ValueError: no threshold, no direction, an unknown cell.
+        """
+        if self.name == "abort":
+            return Abort.of(probes, self.cells(probes), self.miss)
+        if self.name == "steer":
+            return Steer.of(probes, self.cells(probes), self.strength, self.where)
+        return None
+
+
+def find_probes(model: str, folder: str | None = None) -> Path:
+    """The given folder, or the newest run's probes of this model.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if folder is not None:
+        return Path(folder).expanduser()
+    cards = sorted((OUTPUTS / "runs").glob("**/probes/card.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    others: list[str] = []
+    for card in cards:
+        name = str(Probes.load(card.parent).card.get("model"))
+        if name == model:
+            return card.parent
+        others.append(name)
+    if others:
+        raise ValueError(
+            f"no run has probes of {model}; there are some of {', '.join(dict.fromkeys(others))}: "
+            f"watch one with model={others[0]}, or run python train.py model={model}"
+        )
+    raise ValueError(
+        f"no run under {OUTPUTS / 'runs'} has probes: run python extract.py model={model} and "
+        f"python train.py model={model}, or give probes=..."
+    )
+
+
+def load_probes(folder: Path, spec: ModelSpec) -> Probes:
+    """Probes that were trained on the spec's weights in its dtype; the number of steps may differ (sigmas are matched).
+
+    Raises:
+        ValueError: they were not; the message says what differs.
+    """
+    probes = Probes.load(folder)
+    trained: dict[str, Any] = dict(probes.card.get("generation") or {})
+    if trained:
+        present = fingerprint(spec)[1]
+        differ = [k for k in ("weights", "dtype", "quantization") if k in trained and trained[k] != present[k]]
+        if differ:
+            what = ", ".join(f"{k} ({trained[k]}, here {present[k]})" for k in differ)
+            raise ValueError(
+                f"probes in {folder} were trained on {probes.card.get('model')}; differing from {spec.name}: {what}: "
+                "watch that model (model=...), or train probes on this one"
+            )
+    return probes
