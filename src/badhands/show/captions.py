@@ -65,9 +65,9 @@ def section_of(name: str) -> tuple[str, int]:
 
 
 WATCHED = (
-    "Fresh images that no fold has seen, drawn with the probes attached. Above: the clean image that the model predicts at "
-    "each step. Below, block by block: P(bad), calibrated, on the tokens that the hand head calls hand, on one colour scale "
-    "for all steps and images; the score is the mean good-logit over them, low for a bad hand."
+    "Fresh images that no fold has seen, drawn with the probes attached. Above: the clean image that the model "
+    "predicts at each step. Below, block by block: P(bad), calibrated, on the tokens that the hand head calls hand, on "
+    "one colour scale for all steps and images; the score is the mean good-logit over them, low for a bad hand."
 )
 
 
