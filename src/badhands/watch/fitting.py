@@ -127,3 +127,8 @@ def early_timesteps(probes: Probes, share: float = 0.2) -> tuple[int, ...]:
     order = sorted(probes.steps, key=lambda t: probes.steps[t][0])
     early = [t for t in order if probes.steps[t][0] + 1 <= share * probes.steps[t][2]]
     return tuple(early or order[:1])
+
+
+def early_block(probes: Probes) -> str:
+    """The block that speaks first and best; see `ranked_blocks`."""
+    return ranked_blocks(probes)[0]
