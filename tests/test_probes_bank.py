@@ -113,10 +113,31 @@ def test_problems_solved_side_by_side_equal_each_alone():
     options = {"loss": logistic_loss, "tolerance": 1e-9}
     both = minimise(x, y, weight, penalty, mean=mean, scale=scale, **options)
     assert both.converged(1e-9)
+    zero = minimise(x, y, weight, penalty, mean=mean, scale=scale, max_passes=1, **options)
+    assert torch.equal(zero.weight, torch.zeros(12, 6, dtype=torch.float64))
     for k in range(6):
         one = slice(k, k + 1)
         alone = minimise(x, y, weight[:, one], penalty[one], mean=mean[:, one], scale=scale[:, one], **options)
         assert torch.allclose(both.weight[:, k], alone.weight[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "value", "factor"), [("logistic", np.log(2), 0.25), ("svm", 1.0, 0.5)])
+def test_the_first_gradient_is_a_difference_of_class_means(study, kind, value, factor):
+    from badhands.probes.solver import hinge_loss
+    from badhands.probes.standardise import standardise
+
+    planted, cache, task = study
+    cell = standardise(cache.read(planted.cells[0], task.rows), task, "float64")
+    sets = [task.outer(0), task.full]
+    loss = hinge_loss if kind == "svm" else logistic_loss
+    losses, slope = loss(torch.zeros(len(task.y), 2).double(), torch.from_numpy(task.y)[:, None].double())
+    weight = task.weights(sets).double()
+    u = (cell.x[:, :, None] - cell.mean[None, :, sets]) / cell.scale[None, :, sets]
+    gradient = torch.einsum("ndk,nk->dk", u, slope * weight)
+    expected = factor * (cell.class_means[0] - cell.class_means[1])[:, sets] / cell.scale[:, sets]
+    assert torch.allclose(gradient, expected, atol=1e-6)
+    assert torch.allclose((losses * weight).sum(0), torch.full((2,), value).double(), atol=1e-6)
+    assert torch.allclose((slope * weight).sum(0), torch.zeros(2).double(), atol=1e-6)
 
 
 def test_the_svm_is_scikit_learns_hinge_up_to_its_rounded_corner(study):

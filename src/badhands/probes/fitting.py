@@ -9,6 +9,7 @@
 | mlp | one hidden layer of rectified units: the control for what a line cannot see |
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +56,10 @@ def fit(cell: Standardised, task: Task, sets: list[int], penalties: list[float],
     if settings.kind == "mlp":
         return _mlp(cell, task, sets, penalties, settings)
     device = cell.x.device
+    # At zero weights every token of a class has one slope, and the classes weigh 1/2 each: the gradient is a difference
+    # of class means, times 1/4 for the logistic loss (slope 1/2) and 1/2 for the hinge (slope 1).
+    value, factor = (1.0, 0.5) if settings.kind == "svm" else (math.log(2), 0.25)
+    difference = (cell.class_means[0] - cell.class_means[1])[:, sets] / cell.scale[:, sets]
     return descend(
         cell,
         torch.from_numpy(task.y)[:, None].to(device),
@@ -63,6 +68,7 @@ def fit(cell: Standardised, task: Task, sets: list[int], penalties: list[float],
         penalties,
         settings,
         precondition=curvature(cell.x, task.weights([task.full])[:, 0].to(device)),
+        start=(value, factor * difference),
     )
 
 
@@ -74,6 +80,7 @@ def descend(
     penalties: list[float],
     settings: ProbeSettings,
     precondition: tuple[Tensor, Tensor, float] | None = None,
+    start: tuple[float, Tensor] | None = None,
 ) -> Fit:
     """logistic and svm, for labels y [n, 1 or k] and row weights [n, k]."""
     solution = minimise(
@@ -87,6 +94,7 @@ def descend(
         tolerance=settings.tolerance,
         max_passes=settings.max_passes,
         precondition=precondition,
+        start=start,
     )
     return Fit(solution.weight, solution.bias, gradient=float(solution.gradient.max()), passes=solution.passes)
 

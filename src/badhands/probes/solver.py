@@ -24,7 +24,7 @@ OUTSTANDING = 50
 """Of wide activations only eigenvalues this many times the mean of the others count: L-BFGS learns lesser ones."""
 BLOCK_BYTES = 6 * 2**20
 """Rows of x handled at once on a CPU: well within its last-level cache."""
-FLAT = 3e-5
+FLAT = 1e-6
 """In bfloat16 a column also stops when the next step promises less than this share of its loss."""
 NOISE = 3e-4
 """Gradient components below this cannot be told from rounding in bfloat16: a smaller tolerance is raised to it."""
@@ -102,6 +102,7 @@ def minimise(
     tolerance: float = 1e-4,
     max_passes: int = 200,
     precondition: tuple[Tensor, Tensor, float] | None = None,
+    start: tuple[float, Tensor] | None = None,
 ) -> Solution:
     """Minimise sum_n row_weight loss(logit) + penalty/2 |u|^2 for k problems, u acting on (x - mean) / scale.
 
@@ -114,6 +115,7 @@ def minimise(
         penalty: [k].
         mean, scale: [d, k], each problem's own standardisation, from its own training rows.
         tolerance: stop a column when no component of its gradient exceeds this.
+        start: loss of zero weights, and its gradient [d, k] where known (class means give it): saves the first pass.
 
     Returns:
         weights folded back to the coordinates of x. A column that ran out of passes says so in `gradient`.
@@ -162,8 +164,11 @@ def minimise(
         return torch.cat([bent, 4 * vector[-1:]])
 
     theta = torch.zeros(d + 1, k, dtype=real, device=device)
-    value, gradient = evaluate(theta, active)
-    passes = 1
+    if start is None:
+        value, gradient = evaluate(theta, active)
+    else:
+        value, gradient = theta.new_full((k,), start[0]), torch.cat([start[1].to(real), theta[-1:]])
+    passes = int(start is None)
     steps: list[Tensor] = []  # differences of theta
     bends: list[Tensor] = []  # differences of the gradient
     inverses: list[Tensor] = []  # 1 / (step . bend), 0 where a column kept nothing
