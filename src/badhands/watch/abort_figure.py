@@ -1,0 +1,42 @@
+"""costs.png: when to stop, and what it buys."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+
+from badhands.show.palette import BLOCK_COLOURS, INK
+from badhands.show.style import WIDTH, save, styled
+
+
+def draw_costs(main: pd.DataFrame, every: pd.DataFrame, block: str, path: Path) -> Path:
+    """Left: cost ratio over the timestep of the decision, one block, by miss rate. Right: the methods."""
+    with styled():
+        figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 4.6), layout="constrained")
+        shown = every[every["block"] == block].sort_values("timestep", ascending=False)
+        for k, (miss, rows) in enumerate(shown.groupby("miss")):
+            colour = BLOCK_COLOURS[2 * k % len(BLOCK_COLOURS)]
+            ratio = np.clip(rows["ratio"].to_numpy(float), 0, 2)
+            bars = np.abs(np.clip(rows[["ratio_lo", "ratio_hi"]].to_numpy(float).T, 0, 2) - ratio)
+            left.errorbar(
+                rows["timestep"] + 0.08 * (k - 2), ratio, yerr=bars, color=colour, marker="o", ms=4, label=f"{miss:g}"
+            )
+        left.axhline(1, color=INK, lw=1)
+        left.invert_xaxis()
+        left.set_xlabel("stopped at timestep (noise → image)")
+        left.set_ylabel("evaluations per good hand / plain reseeding")
+        left.set_title(f"{block}; block and thresholds from the training study")
+        left.legend(title="good hands it may lose")
+        for k, row in enumerate(main.to_dict("records")):
+            label = f"{row['method']} (n = {row['n']})"
+            hi, lo = min(row["hi"], 1e6), row["lo"]
+            right.errorbar(
+                row["per_good"], 100 * row["good_share"], xerr=[[row["per_good"] - lo], [hi - row["per_good"]]],
+                marker="osD^vP*"[k % 7], ms=8, color=BLOCK_COLOURS[k % len(BLOCK_COLOURS)], label=label,
+            )  # fmt: skip
+        right.set_xlabel("transformer evaluations per good hand")
+        right.set_ylabel("good hands among the delivered, %")
+        right.set_title("lower cost to the left, purer delivery above")
+        right.legend(loc="best", fontsize=8)
+        return save(figure, path)
