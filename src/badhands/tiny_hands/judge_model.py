@@ -75,6 +75,12 @@ class JudgeNet(nn.Module):
         self.whole = nn.Sequential(nn.Linear(2 * d + 2 * c + 2, 128), nn.SiLU(), nn.Linear(128, 3 + MOST_FINGERS + 1))
 
     def forward(self, images: Tensor) -> Answers:
+        mask, wrong, seen = self.look(images)
+        whole = self.whole(seen)
+        return Answers(mask, wrong, whole[:, 0], whole[:, 1], whole[:, 2], whole[:, 3:])
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Both maps, and what the last layers decide from: [n, 2 d + 2 c + 2]."""
         x64 = self.stem(images * 2 - 1)
         x32 = self.to32(x64)
         x16 = self.to16(x32)
@@ -87,8 +93,7 @@ class JudgeNet(nn.Module):
         worst = F.avg_pool2d(wrong[:, None], 3, 1).flatten(1)
         seen = [x8.mean((2, 3)), x8.amax((2, 3)), y16.mean((2, 3)), y16.amax((2, 3))]
         seen += [worst.amax(1, keepdim=True), worst.topk(64, 1).values.mean(1, keepdim=True)]
-        whole = self.whole(torch.cat(seen, 1))
-        return Answers(mask, wrong, whole[:, 0], whole[:, 1], whole[:, 2], whole[:, 3:])
+        return mask, wrong, torch.cat(seen, 1)
 
 
 def save_judge(net: JudgeNet, folder: str | Path, card: dict[str, float | int | str]) -> None:

@@ -8,7 +8,7 @@ Everything is drawn on the fly on the device. `vae=FOLDER` sends pictures throug
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from badhands.tiny_hands.anatomy import sample_hands
 from badhands.tiny_hands.judge_batches import Batch, RoundTrip, cat, make_batch, truths
 from badhands.tiny_hands.judge_model import Answers, JudgeNet, load_judge, save_judge
 from badhands.tiny_hands.malformations import weather
+from badhands.tiny_hands.redrawn import Redrawer
 from badhands.tiny_hands.renderer import SIZE, render
 
 
@@ -39,6 +40,10 @@ class JudgeTraining:
     labelled: str = ""
     labelled_share: float = 0.2
     start: str = ""
+    corpus: int = 0
+    """Pictures drawn once, before training, and turned and mirrored from then on; 0 draws every batch anew."""
+    redrawn: str = ""
+    """A pipeline that redraws hands for the corpus, one for every eight others."""
     log_every: int = 100
 
     def __post_init__(self) -> None:
@@ -139,6 +144,71 @@ class Labelled:
 
 
 @torch.no_grad()
+def build_corpus(config: JudgeTraining, round_trip: RoundTrip | None) -> Batch:
+    """`config.corpus` pictures in large chunks, with redrawn ones among them; images as uint8, truths as float16."""
+    size = min(4096, config.corpus)
+    chunks = []
+    redrawer = Redrawer(config.redrawn, config.device) if config.redrawn else None
+    g = torch.Generator(config.device).manual_seed(config.seed)
+    for i in range(-(-config.corpus // size)):
+        seed = config.seed * 10_000_000 + i
+        chunks.append(_packed(make_batch(size, seed, config.device, round_trip)))
+        if redrawer is not None:
+            chunks.append(_packed(redrawn_batch(redrawer, size // 8, seed, g)))
+    return cat(chunks)
+
+
+def redrawn_batch(redrawer: Redrawer, n: int, seed: int, g: torch.Generator) -> Batch:
+    """Hands redrawn from little noise keep their verdict; those of a weak model from nearly pure noise are bad."""
+    made = []
+    for part, (step, share, good_weight, bad_weight) in enumerate(
+        ((15, 0.3, 1, 1), (13, 0.3, 1, 1), (12, 0.3, 1, 1), (11, 0.3, 1, 0.5), (10, 0.0, 0.5, 0), (3, 0.0, 0, 0))
+    ):
+        hands = sample_hands(n // 6, 50_000_000 + 7 * seed + part, share).to(redrawer.device)
+        images, _ = redrawer.redraw(hands, step, g)
+        masks = render(hands).masks.float()
+        good = hands.is_good.float()
+        weight = torch.where(hands.is_good, float(good_weight), float(bad_weight))
+        wild = step == 3
+        made.append(
+            truths(
+                images,
+                masks,
+                mask_weight=torch.full_like(masks, 0.0 if wild else 1.0),
+                good=good * (0 if wild else 1),
+                good_weight=torch.ones_like(good) if wild else weight,
+                wrong_weight=good * (0 if wild else 1),
+                fingers=hands.digits,
+                fingers_weight=good * (0 if wild else 1),
+            )
+        )
+    return cat(made)
+
+
+def _packed(batch: Batch) -> Batch:
+    images = (batch.images.clamp(0, 1) * 255).round().to(torch.uint8)
+    maps = {name: getattr(batch, name).half() for name in ("mask", "mask_weight", "wrong")}
+    return replace(batch, images=images, **maps)
+
+
+def turned(bank: Batch, n: int, step: int) -> Batch:
+    """`n` random pictures of the bank, all turned and mirrored alike, with a little grain."""
+    g = torch.Generator().manual_seed(step)
+    pick = torch.randint(len(bank), (n,), generator=g).to(bank.images.device)
+    quarter, mirror = int(torch.randint(4, (1,), generator=g)), bool(torch.randint(2, (1,), generator=g))
+
+    def turn(x: Tensor) -> Tensor:
+        x = torch.rot90(x, quarter, (-2, -1))
+        return x.flip(-1) if mirror else x
+
+    chosen = Batch(**{f.name: getattr(bank, f.name)[pick] for f in fields(Batch)})
+    maps = {name: turn(getattr(chosen, name).float()) for name in ("mask", "mask_weight", "wrong")}
+    images = turn(chosen.images).float() / 255
+    images = images + torch.randn_like(images) * 0.015 * torch.rand(n, 1, 1, 1, device=images.device)
+    return replace(chosen, images=images.clamp(0, 1), **maps)
+
+
+@torch.no_grad()
 def held_out(net: JudgeNet, device: str, round_trip: RoundTrip | None, n: int = 2000) -> dict[str, float]:
     """Quick figures without abstention or turning; seeds that training never uses."""
     hands = sample_hands(n, 987_654_321, bad_share=0.5).to(device)
@@ -176,7 +246,7 @@ def train(config: JudgeTraining, check: int = 2000) -> dict[str, float]:
     average.load_state_dict(net.state_dict())
     if on_gpu:
         net = net.to(memory_format=torch.channels_last)
-        torch.backends.cudnn.benchmark = True
+        torch.set_num_threads(4)
     round_trip = vae_round_trip(config.vae, device) if config.vae else None
     labelled = Labelled(config.labelled, device) if config.labelled else None
     by_eye = round(config.batch * config.labelled_share) if labelled else 0
@@ -184,7 +254,13 @@ def train(config: JudgeTraining, check: int = 2000) -> dict[str, float]:
     optimiser = torch.optim.AdamW(net.parameters(), config.learning_rate, weight_decay=0.02)
     started, done, seen = time.time(), 0.0, dict[str, float]()
 
+    bank = build_corpus(config, round_trip) if config.corpus else None
+    print(f"corpus of {len(bank) if bank else 0} after {time.time() - started:.0f} s", flush=True)
+
     def prepare(step: int) -> Batch:
+        if bank is not None:
+            batch = turned(bank, config.batch - by_eye, step)
+            return cat([batch, labelled.draw(by_eye, g)]) if labelled else batch
         batch = make_batch(config.batch - by_eye, config.seed * 10_000_000 + step, device, round_trip)
         return cat([batch, labelled.draw(by_eye, g)]) if labelled else batch
 
