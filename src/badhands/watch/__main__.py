@@ -57,7 +57,8 @@ def run(options: dict[str, Any], folder: Path) -> None:
 
         torch.set_num_threads(int(options["threads"]))
         spec = ModelSpec.of(options["model"])
-        choice = PolicyChoice(**{k: tuple(v) if isinstance(v, list) else v for k, v in options["policy"].items()})
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options["policy"].items()}
+        choice = PolicyChoice(**given)
         probes = load_probes(find_probes(spec.name, options["probes"]), spec)
         if options["study"] is not None:
             return run_study(options, spec, probes, choice, folder)
@@ -118,7 +119,7 @@ def watch_pictures(
                 target.mkdir(parents=True, exist_ok=True)
                 picture.save(target / "image.png")
                 kept += 1
-                verdict = judge.judge(np.asarray(picture)[None])[0].verdict if judge else None
+                verdict = judge.judge(np.array(picture)[None])[0].verdict if judge else None
                 print(f"seed {pair.seed}: finished" + (f", the judge says {verdict}" if verdict else ""), flush=True)
         finally:
             if seen.frames:

@@ -76,7 +76,7 @@ def _draw(
     latents = scene.latents(batch)
     plain = np.stack([np.asarray(picture) for picture in scene.pictures(latents)])
     masks = [v.pixel_mask for v in judge.judge(plain)]
-    outside = [~binary_dilation(mask, iterations=MARGIN) if mask.any() else np.ones_like(mask) for mask in masks]
+    outside = [np.logical_not(binary_dilation(mask, iterations=MARGIN)) for mask in masks]
     yield from _rows(batch, "plain", 0.0, None, plain, plain, outside, judge, float("nan"))
     blocks = sorted({cell.block for cell in cells})
     for push in pushes:
