@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, spearmanr, wilcoxon
+from scipy.stats import binomtest, wilcoxon
 
 from badhands.diffusion.models import ModelSpec
 from badhands.probes.artifact import Probes
@@ -82,7 +82,7 @@ def doses(rows: pd.DataFrame) -> pd.DataFrame:
             "push": name, "strength": part["strength"].iloc[0], "random": part["random"].iloc[0], "n": len(part),
             "good_rate": now.mean(), "plain_good_rate": was.mean(), "shift": shift.mean(),
             "lo": np.quantile(drawn, 0.025), "hi": np.quantile(drawn, 0.975),
-            "wilcoxon_p": float(wilcoxon(shift)[1]) if np.any(shift != 0) else 1.0,
+            "wilcoxon_p": paired_p(shift),
             "better": better, "worse": worse,
             "sign_p": float(binomtest(better, better + worse).pvalue) if better + worse else 1.0,
             "no_hand": float((part["verdict"] == "no_hand").mean()), "outside": part["outside"].mean(),
@@ -92,13 +92,21 @@ def doses(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def paired_p(change: np.ndarray) -> float:
+    """Wilcoxon's signed-rank test of float[n pairs] against no change; 1 where nothing changed."""
+    if not np.any(change != 0):
+        return 1.0
+    result: Any = wilcoxon(change)
+    return float(result.pvalue)
+
+
 def verdict(rows: pd.DataFrame, table: pd.DataFrame) -> dict[str, Any]:
     """The four questions: monotone, opposite, more than random, and what it did elsewhere."""
     real = table[table["random"].isna()].sort_values("strength")
     random = table[table["random"].notna()]
     own = rows[rows["random"].isna() & (rows["push"] != "plain")]
     slopes = [
-        float(spearmanr(part["strength"], part["logit"])[0]) if part["logit"].nunique() > 1 else 0.0
+        float(part["strength"].corr(part["logit"], method="spearman")) if part["logit"].nunique() > 1 else 0.0
         for _, part in own.groupby("seed")
     ]
     push, pull = (real[real["strength"] == a].iloc[0] for a in (1.0, -1.0))
@@ -106,7 +114,7 @@ def verdict(rows: pd.DataFrame, table: pd.DataFrame) -> dict[str, Any]:
     found: dict[str, Any] = {
         "monotone": bool(np.all(np.diff(real["shift"]) >= 0)),
         "rank_correlation": float(np.mean(slopes)),
-        "rank_correlation_p": float(wilcoxon(slopes)[1]) if np.any(slopes) else 1.0,
+        "rank_correlation_p": paired_p(np.array(slopes)),
         "opposite": bool(push["shift"] > 0 > pull["shift"]),
         "p_random": (1 + reached) / (1 + len(random)), "random": len(random),
         "paired_p": float(push["wilcoxon_p"]),
