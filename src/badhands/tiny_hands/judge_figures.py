@@ -20,9 +20,8 @@ SHEET, LABELS = "by_eye.png", "by_eye.csv"
 COLUMNS = 20
 
 
-def of_renders(judge: Judge, hands: Hands, truth: Rendered, images: np.ndarray) -> dict[str, float]:
+def of_renders(verdicts: list[Verdict], hands: Hands, truth: Rendered) -> dict[str, float]:
     """Shares in 0..1 over renders (or their round trips), of which the truth is known."""
-    verdicts = judge.judge(images)
     good = hands.is_good.numpy()
     said = np.array([v.verdict for v in verdicts])
     sure = said != "abstain"
@@ -87,14 +86,15 @@ def main(arguments: list[str] | None = None, n: int = 2000) -> None:
     drawn = render(hands)
     images = to_uint8(drawn.images).numpy()
     started = time.perf_counter()
-    show(f"{n} held-out renders, threshold {judge.threshold}", of_renders(judge, hands, drawn, images))
+    show(f"{n} held-out renders, threshold {judge.threshold}", of_renders(judge.judge(images), hands, drawn))
     print(f"  seconds for 400 images     {(time.perf_counter() - started) * 400 / n:9.2f}")
     vae = CHECKPOINTS / "clean" / "vae"
     if vae.is_dir():
         from badhands.tiny_hands.judge_training import vae_round_trip
 
-        tripped = torch.cat([vae_round_trip(str(vae), "cpu", noise=0.0)(part) for part in drawn.images.split(100)])
-        show("the same through the VAE", of_renders(judge, hands, drawn, to_uint8(tripped).numpy()))
+        round_trip = vae_round_trip(str(vae), "cpu", noise=0.0)
+        tripped = torch.cat([round_trip(part) for part in drawn.images.split(100)])
+        show("the same through the VAE", of_renders(judge.judge(to_uint8(tripped).numpy()), hands, drawn))
     if (FOLDER / LABELS).is_file():
         pictures, table = by_eye()
         verdicts = judge.judge(pictures)
