@@ -1,6 +1,6 @@
 """Nested grouped cross-validation of one cell: penalty, calibration and out-of-fold logits, nothing seen twice."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,6 +9,9 @@ from badhands.probes.fitting import Fit, fit
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.standardise import Standardised, standardise
 from badhands.probes.task import Task
+
+INNER = 10
+"""Inner models choose a penalty and a slope, and may be this much less precise."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,8 @@ def fit_cell(raw: Tensor, task: Task, settings: ProbeSettings) -> CellFit:
     """
     cell = standardise(raw, task, settings.precision)
     n_pairs, grid = len(task.pairs), settings.grid
-    inner = fit(
-        cell, task, [s for s in range(n_pairs) for _ in grid], [p for _ in range(n_pairs) for p in grid], settings
-    )
+    quick = replace(settings, tolerance=INNER * settings.tolerance)
+    inner = fit(cell, task, [s for s in range(n_pairs) for _ in grid], [p for _ in range(n_pairs) for p in grid], quick)
     logits = inner.logits(cell.x).view(-1, n_pairs, len(grid))
     chosen = choose_penalties(logits, task, settings)
     folds = range(task.n_folds)
@@ -75,7 +77,7 @@ def fit_cell(raw: Tensor, task: Task, settings: ProbeSettings) -> CellFit:
         platt,
         logit.float(),
         probability.float(),
-        max(inner.gradient, models.gradient),
+        models.gradient,
         inner.passes + models.passes,
     )
 

@@ -21,7 +21,7 @@ RIDGE_PROBE = "ridge_means"
 
 
 def add_scores(table: ScoreTable, data: ProbeData, bank: ProbeBank, control: str = "none") -> None:
-    """All metrics of every cell of a bank."""
+    """All metrics of every cell of a bank; of controls the image metrics."""
     task = bank.task
     for i, cell in enumerate(bank.cells):
         logit, probability = bank.logit[i].double().numpy(), bank.probability[i].double().numpy()
@@ -34,6 +34,7 @@ def add_scores(table: ScoreTable, data: ProbeData, bank: ProbeBank, control: str
             data.image_label,
             data.weights,
             images_too=task.head == "good",
+            tokens_too=control == "none",
         )
         where = {"x0_variance": Cell("x0", cell.timestep), "geometry": None, "prompt": None}.get(cell.block, cell)
         table.extend(where, scores, probe=data.settings.kind, head=task.head, control=control)

@@ -113,13 +113,14 @@ def score_cell(
     weights: np.ndarray,
     *,
     images_too: bool = True,
+    tokens_too: bool = True,
 ) -> list[Score]:
     """All metrics of one cell from out-of-fold scores.
 
     Args:
         logit, probability, y, image, measure: [n tokens]; y = 1 is good (head good) or hand (head hand).
         image_label: [images]; weights: [b, images] from `resample`.
-        images_too: image metrics make sense (head good).
+        images_too: image metrics make sense (head good). tokens_too: token metrics are wanted.
 
     Returns:
         image_auroc (of the mean token logit: the headline), image_auroc_worst10, image_balanced_accuracy, then
@@ -149,6 +150,8 @@ def score_cell(
             ),
             int(known.sum()),
         )
+    if not tokens_too:
+        return scores
     event, rank = (1 - y, -logit) if images_too else (y, logit)
     unit = measure[None, :]
     value, precision = ranking(rank, event, unit)

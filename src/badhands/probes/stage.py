@@ -71,8 +71,8 @@ def fit_probes(
         add_kinds(table, data, good)
         banks = [good]
         if data.hand is not None:
-            # Which of three penalties finds hands best matters little; five would double the cost.
-            banks.append(_bank(data, data.cells, data.hand, trainer, grid=settings.penalties[::2]))
+            # Which penalty finds hands best matters little, and there are many tokens: every second one is tried.
+            banks.append(_bank(data, data.cells, data.hand, trainer, grid=settings.penalties[1::2]))
             add_scores(table, data, banks[-1])
         ids = [info.id for info in cache.images]
         out_of_fold.save(folder / out_of_fold.NAME, ids, list(data.prompts), data.image_label, data.folds, banks)
