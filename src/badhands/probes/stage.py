@@ -72,7 +72,8 @@ def fit_probes(
         banks = [good]
         if data.hand is not None:
             # Which penalty finds hands best matters little, and there are many tokens: every second one is tried.
-            banks.append(_bank(data, data.cells, data.hand, trainer, grid=settings.penalties[1::2]))
+            few = settings.penalties[1::2] if len(settings.penalties) > 2 else settings.penalties
+            banks.append(_bank(data, data.cells, data.hand, trainer, grid=few))
             add_scores(table, data, banks[-1])
         ids = [info.id for info in cache.images]
         out_of_fold.save(folder / out_of_fold.NAME, ids, list(data.prompts), data.image_label, data.folds, banks)
