@@ -51,6 +51,17 @@ def test_watching_changes_nothing(pipe, n, guided):
     assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(images, finished, strict=True))
 
 
+def test_with_true_cfg_the_conditional_call_is_read(pipe):
+    """At the first step both calls start from the same noise, so the record must be that of plain generation."""
+    with watch(pipe, make_probes()) as plain:
+        run(pipe)
+    with watch(pipe, make_probes()) as guided:
+        run(pipe, negative_prompt=[NEGATIVE], true_cfg_scale=2.0)
+    for block in BLOCKS:
+        assert np.array_equal(guided.frames[0].good_logit[block], plain.frames[0].good_logit[block])
+        assert not np.array_equal(guided.frames[1].good_logit[block], plain.frames[1].good_logit[block])
+
+
 def test_the_record_is_what_the_probes_say_of_captured_activations(pipe):
     probes = make_probes()
     with watch(pipe, probes) as seen:

@@ -79,7 +79,9 @@ def run_study(options: dict[str, Any], spec: Any, probes: "Probes", choice: "Pol
         from badhands.watch.steer_study import SteerStudy
 
         study = SteerStudy(int(given["images"]), tuple(given["strengths"]), int(given["random"]), choice)
-    print(study.run(spec, probes, source, target))
+    from badhands.watch.fresh import study_prompts
+
+    print(study.run(spec, probes, source, target, known=study_prompts(probes.card.get("study"))))
 
 
 def watch_pictures(

@@ -5,7 +5,7 @@ tuned on every other image and reported on the rest.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,13 @@ class AbortStudy:
             raise ValueError("abort_study needs images >= 20, live >= 0 and bootstraps >= 100")
 
     def run(
-        self, spec: ModelSpec, probes: Probes, source: str, folder: Path, *, pipe: Any = None, judge: Any = None
-    ) -> str:
+        self, spec: ModelSpec, probes: Probes, source: str, folder: Path, *, known: Collection[str] = (),
+        pipe: Any = None, judge: Any = None,
+    ) -> str:  # fmt: skip
         """Draw, judge, compute; writes images.jsonl, costs.csv, all_rules.csv, auroc.csv, live.csv, costs.png.
+
+        Args:
+            source, known: see `fresh_pairs`.
 
         Raises:
             ValueError: no judge for this size, no thresholds, a folder with other images.
@@ -53,7 +57,7 @@ class AbortStudy:
         if judge is None:
             raise ValueError("study=abort needs a referee: it runs with the embedded models (model=tiny_clean)")
         primary = Abort.of(probes, [Cell(ranked_blocks(probes)[0], early_timesteps(probes)[-1])], MISS)
-        pairs = fresh_pairs(source, self.images)
+        pairs = fresh_pairs(source, self.images, known=known)
         scene = Scene(spec, [pair.prompt for pair in pairs], pipe)
         said = {"probes": probes.fingerprint, "card_date": probes.card.get("date"), "model": spec.name,
                 "steps": spec.steps, "first_seed": pairs[0].seed, "prompts": source}  # fmt: skip

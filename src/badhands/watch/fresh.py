@@ -47,6 +47,15 @@ def fresh_pairs(
     return [Pair(unseen[order[i % len(order)]], first_seed + i) for i in range(count)]
 
 
+def study_prompts(name: str | None) -> set[str]:
+    """Prompts of the study that probes were trained on; empty where the study is not on this machine."""
+    from badhands.study.study import Study, study_folder
+
+    if not name or not study_folder(name).is_dir():
+        return set()
+    return {entry.prompt for entry in Study(study_folder(name)).manifest.entries}
+
+
 class Scene:
     """A model that draws pairs. Text encoders are let go before the transformer is loaded."""
 

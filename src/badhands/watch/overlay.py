@@ -63,7 +63,7 @@ def enlarged(picture: Image.Image, least: int) -> Image.Image:
 
 def told(score: float) -> str:
     """An image score in words."""
-    return f"score {score:+.2f}" if np.isfinite(score) else "no hand found"
+    return f"score {score:+.2g}" if np.isfinite(score) else "no hand found"
 
 
 def overlay(

@@ -5,6 +5,7 @@ direction does more than random ones of the same length drawn from the within-cl
 written down like any other.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,13 @@ class SteerStudy:
             raise ValueError("steer_study.strengths must hold -1, 0 and 1: the opposite sign, the identity, the push")
 
     def run(
-        self, spec: ModelSpec, probes: Probes, source: str, folder: Path, *, pipe: Any = None, judge: Any = None
-    ) -> str:
+        self, spec: ModelSpec, probes: Probes, source: str, folder: Path, *, known: Collection[str] = (),
+        pipe: Any = None, judge: Any = None,
+    ) -> str:  # fmt: skip
         """Draw, judge, test; writes pushes.jsonl, doses.csv, doses.png, report.txt.
+
+        Args:
+            source, known: see `fresh_pairs`.
 
         Raises:
             ValueError: no judge for this size, too few random directions, a folder with other pushes.
@@ -51,7 +56,7 @@ class SteerStudy:
             raise ValueError("study=steer needs a referee: it runs with the embedded models (model=tiny_clean)")
         cells = self.choice.cells(probes)
         pushes = [Push(float(a)) for a in sorted(self.strengths)] + [Push(1.0, k) for k in range(self.random)]
-        pairs = fresh_pairs(source, self.images, first_seed=2 * FIRST_SEED, shuffle=2)
+        pairs = fresh_pairs(source, self.images, known=known, first_seed=2 * FIRST_SEED, shuffle=2)
         scene = Scene(spec, [pair.prompt for pair in pairs], pipe)
         rows = pd.DataFrame(fill_pushes(folder / NAME, pairs, pushes, cells, self.choice.where, scene, probes, judge))
         table = doses(rows)

@@ -7,7 +7,7 @@ const pictures = new Map(); // address -> Image
 let at = 0, follow = true, timer = null, pointed = null, run = null;
 
 const colour = (p) => data.colours[Math.round((p / 1000) * (data.colours.length - 1))];
-const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(2);
+const signed = (x) => (x < 0 ? "−" : "+") + (Math.abs(x) < 1e-3 ? Math.abs(x).toExponential(0) : Number(Math.abs(x).toPrecision(2)));
 
 function picture(address) {
   if (!pictures.has(address)) {
@@ -90,14 +90,14 @@ function curve() { // image score over the steps, all blocks thin, the chosen on
   const box = by("curve"), pen = box.getContext("2d"), steps = data.frames.map((f) => f.step);
   const values = data.frames.flatMap((f) => Object.values(f.blocks).map((b) => b.score)).filter((v) => v !== null);
   pen.clearRect(0, 0, box.width, box.height);
-  const last = data.frames.length ? data.frames[0].num_steps - 1 : 1, top = Math.max(1, ...values.map(Math.abs));
+  const last = data.frames.length ? data.frames[0].num_steps - 1 : 1, top = Math.max(1e-6, ...values.map(Math.abs));
   const x = (s) => 36 + (s / Math.max(1, last)) * (box.width - 50), y = (v) => box.height / 2 - 6 - (v / top) * (box.height / 2 - 20);
   pen.font = "12px sans-serif";
   pen.fillStyle = "#444";
   pen.strokeStyle = "#999";
   pen.lineWidth = 1;
   pen.beginPath(); pen.moveTo(x(0), y(0)); pen.lineTo(x(last), y(0)); pen.stroke();
-  for (const v of [top, 0, -top]) pen.fillText(v.toFixed(1), 4, y(v) + 4);
+  for (const v of [top, 0, -top]) pen.fillText(Number(v.toPrecision(2)), 2, y(v) + 4);
   for (const f of data.frames) pen.fillText(f.timestep, x(f.step) - 6, box.height - 3);
   for (const name of data.blocks) {
     const chosen = name === by("block").value;
