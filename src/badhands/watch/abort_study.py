@@ -217,6 +217,6 @@ def tell(main: pd.DataFrame, folder: Path) -> str:
             f"plain reseeding; stops {row['stopped_bad']:.0%} of what is not good and {row['stopped_good']:.0%} of the "
             f"good; {row['good_share']:.0%} of what it delivers is good"
             + (f"; one of every direction: {row['every_direction_ratio']:.3f} [{row['every_direction_lo']:.3f}, "
-               f"{row['every_direction_hi']:.3f}]" if "every_direction_ratio" in row else "")
+               f"{row['every_direction_hi']:.3f}]" if np.isfinite(row.get("every_direction_ratio", np.nan)) else "")
         )  # fmt: skip
     return "\n".join([*lines, f"Tables and figure: {folder}"]) + "\n"
