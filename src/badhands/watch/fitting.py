@@ -1,6 +1,7 @@
 """Do these probes fit this pipeline, and which of its steps do they know?"""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,15 @@ def weights_of(pipe: Any, like: str) -> str | None:
     if not folder.name or not folder.is_dir():
         return None
     if like.startswith(("sha256:", "sampled:")):
-        return folder_hash(folder)
+        return _hash(folder, max(path.stat().st_mtime_ns for path in folder.glob("*/*")))
     path, _, commit = like.rpartition("@")
     return f"{path}@{folder.name}" if folder.parent.name == "snapshots" and len(commit) == len(folder.name) else None
+
+
+@lru_cache(maxsize=8)
+def _hash(folder: Path, _written: int) -> str:
+    """Once for many watches of one pipeline; `_written` changes when the folder does."""
+    return folder_hash(folder)
 
 
 def choose_blocks(probes: Probes, wanted: Sequence[str] | None) -> tuple[str, ...]:
