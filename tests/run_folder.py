@@ -96,6 +96,7 @@ def _scores(probe: str, strength: float) -> pd.DataFrame:
     plain = {"head": "good", "control": "none", "probe": probe}
     rows = _rows("image_auroc", lambda c: auroc_of(c, strength), "out_of_fold", **plain)
     rows += _rows("image_auroc_p_max", lambda c: 0.01 if c == BEST else 0.5, "permutation", **plain)
+    rows += _rows("ridge_auroc", lambda c: auroc_of(c, strength) - 0.01, "out_of_fold", **plain)
     rows += [{**row, "control": "x0", "block": "x0", "value": 0.58, "lo": 0.5, "hi": 0.6} for row in rows[:3]]
     rows += [{**row, "head": "hand", "value": 0.99} for row in rows[:9]]
     return pd.DataFrame(rows)

@@ -85,11 +85,18 @@ def _size(run: Run) -> str | None:
 
 
 def _chance(run: Run) -> str | None:
-    p = summary(run).get("best_p_max")
+    found = summary(run)
+    p, best, low = (found.get(key) for key in ("best_p_max", "best_auroc", "best_auroc_lo"))
     if isinstance(p, float) and p > 0.05:
         return (
             f"No cell stands out from shuffled labels (p = {p:.2g} for the best one, choice of the cell included): "
             "everything below is compatible with chance."
+        )
+    if isinstance(p, float) and isinstance(best, float) and isinstance(low, float) and low <= 0.5:
+        return (
+            f"The p-value ({p:.2g}) is that of a ridge probe on image means, which reaches {found['ridge_auroc']:.2f} "
+            f"in {found['ridge_cell']}; this run's own probe does no better than chance in its best cell ({best:.2f}, "
+            f"interval from {low:.2f}). Two rules that disagree this much are no finding."
         )
     return None
 

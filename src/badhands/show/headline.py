@@ -6,7 +6,7 @@ import pandas as pd
 
 from badhands.cells import Cell
 from badhands.runs import Run
-from badhands.show.results import auroc, distances, early, findings, p_max, recovery
+from badhands.show.results import auroc, distances, early, findings, recovery, ridge
 
 Value = float | int | str
 
@@ -24,11 +24,10 @@ def summary(run: Run) -> dict[str, Value]:
     scores = auroc(run)
     if len(scores):
         found |= _best(scores, "best")
-        chance = p_max(run)
+        chance = ridge(run)
         if len(chance):
-            at = chance.merge(scores.loc[[scores["value"].idxmax()], ["block", "timestep"]], on=["block", "timestep"])
-            if len(at):
-                found["best_p_max"] = float(at["value"].iloc[0])
+            best = chance.loc[chance["value"].idxmax()]
+            found |= {"ridge_cell": _name(best), "ridge_auroc": float(best["value"]), "best_p_max": float(best["p"])}
         first = early(scores)
         if len(first):
             found |= _best(first, "early")
@@ -56,7 +55,9 @@ def headline(run: Run) -> str:
         if f"{key}_cell" in found:
             lines.append((label, f"{found[f'{key}_cell']}: image AUROC {interval(found, f'{key}_auroc')}"))
     if "best_p_max" in found:
-        lines.append(("  by chance", f"p = {found['best_p_max']:.3g} (largest of all cells under shuffled labels)"))
+        lines.append(
+            ("ridge on image means", f"best cell {found['ridge_cell']}: {found['ridge_auroc']:.3f}, {_p(found)}")
+        )
     if "mean_auroc" in found:
         lines.append(("mean over cells", f"image AUROC {found['mean_auroc']:.3f}"))
     if "recovery" in found:
@@ -81,8 +82,9 @@ def cards(run: Run) -> list[dict[str, str]]:
     if "images" in found:
         card("labelled images", str(found["images"]), f"{found['good_images']} good, {found['bad_images']} bad hands")
     if "best_auroc" in found:
-        chance = f"p = {found['best_p_max']:.3g}, paid for choosing the best cell" if "best_p_max" in found else ""
-        card("image AUROC of the best cell", f"{found['best_auroc']:.2f}", _at(found, "best", chance))
+        card("image AUROC of the best cell", f"{found['best_auroc']:.2f}", _at(found, "best"))
+    if "best_p_max" in found:
+        card("ridge probe, best cell", f"{found['ridge_auroc']:.2f}", f"{found['ridge_cell']}; {_p(found)}")
     if "early_auroc" in found:
         card("best in the first fifth of the steps", f"{found['early_auroc']:.2f}", _at(found, "early"))
     if "recovery" in found:
@@ -103,13 +105,17 @@ def interval(found: dict[str, Any], key: str) -> str:
     return f"{found[key]:.3f}{_range(found, key)}"
 
 
+def _p(found: dict[str, Any]) -> str:
+    return f"p = {found['best_p_max']:.3g} against the largest of all cells under shuffled labels"
+
+
 def _range(found: dict[str, Any], key: str) -> str:
     lo, hi = found.get(f"{key}_lo"), found.get(f"{key}_hi")
     return f" [{lo:.3f}, {hi:.3f}]" if lo is not None and hi is not None else ""
 
 
-def _at(found: dict[str, Any], key: str, more: str = "") -> str:
-    return f"{found[f'{key}_cell']},{_range(found, f'{key}_auroc')}{'; ' + more if more else ''}"
+def _at(found: dict[str, Any], key: str) -> str:
+    return f"{found[f'{key}_cell']},{_range(found, f'{key}_auroc')}"
 
 
 def _best(table: pd.DataFrame, key: str) -> dict[str, Value]:

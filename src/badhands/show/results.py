@@ -40,8 +40,19 @@ def auroc(run: Run) -> pd.DataFrame:
 
 
 def p_max(run: Run) -> pd.DataFrame:
-    """CELL, value: share of label shufflings whose largest cell reaches this cell."""
+    """CELL, value: share of label shufflings whose largest cell reaches this cell.
+
+    Of the ridge probe on image means, which can be refitted a thousand times; not of the run's own probe.
+    """
     return _blocks(rows(run, "scores", "image_auroc_p_max", head="good"))
+
+
+def ridge(run: Run) -> pd.DataFrame:
+    """CELL, value, p: out-of-fold image AUROC of the ridge probe on image means, beside its `p_max`."""
+    table, chance = _blocks(rows(run, "scores", "ridge_auroc", head="good")), p_max(run)
+    if table.empty or chance.empty:
+        return pd.DataFrame()
+    return table[[*CELL, "value"]].merge(chance[[*CELL, "value"]].rename(columns={"value": "p"}), on=CELL)
 
 
 def distances(run: Run) -> pd.DataFrame:
