@@ -87,7 +87,8 @@ def recover(trial: Trial, image_label: np.ndarray, weights: np.ndarray) -> Globa
         means[kind, method] = ratio
         resolved = np.flatnonzero(own[tried, 0] >= RESOLVED)
         if len(resolved):
-            each = (draws[resolved] - 0.5) / (own[tried][resolved] - 0.5)
+            with np.errstate(divide="ignore", invalid="ignore"):  # a resampling may put an own AUROC at 1/2
+                each = (draws[resolved] - 0.5) / (own[tried][resolved] - 0.5)
             at = int(each[:, 0].argmin())
             worst, worst_cell = _interval(each[at]), str(trial.cells[tried[resolved[at]]])
         else:

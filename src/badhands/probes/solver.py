@@ -26,7 +26,7 @@ BLOCK_BYTES = 6 * 2**20
 """Rows of x handled at once on a CPU: well within its last-level cache."""
 FLAT = 1e-6
 """In bfloat16 a column also stops when the next step promises less than this share of its loss."""
-NOISE = 3e-4
+NOISE = 6e-4
 """Gradient components below this cannot be told from rounding in bfloat16: a smaller tolerance is raised to it."""
 HINGE_CORNER = 0.5
 """The hinge is rounded to a parabola over this width of margin, so that it has a gradient everywhere."""

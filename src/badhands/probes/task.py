@@ -11,6 +11,8 @@ from torch import Tensor
 from badhands.probes.folds import BAD_IMAGE, GOOD_IMAGE
 
 GOOD, BAD, NOT_HAND = 1, 2, 3
+PER_IMAGE = 16
+"""Tokens of an image that the head `hand` and the control outside the hand look at: neighbours add next to nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,24 +105,36 @@ def good_task(image: np.ndarray, label: np.ndarray, folds: np.ndarray) -> Task:
 
 
 def hand_task(image: np.ndarray, label: np.ndarray, folds: np.ndarray, grid_tokens: np.ndarray) -> Task:
-    """Hand against not hand on all labelled tokens.
+    """Hand against not hand, on at most PER_IMAGE labelled tokens of each kind and image.
 
-    Not-hand tokens are a sample, so each stands for more than one token of the picture: calibration must know.
+    The tokens are a sample, so each stands for more than one token of the picture: calibration must know.
 
     Args:
         grid_tokens: int[images], tokens of the whole picture.
     """
-    rows = np.flatnonzero(label != 0)
-    of, hand = image[rows], label[rows] != NOT_HAND
     n = len(folds)
-    hands, others = np.bincount(of[hand], minlength=n), np.bincount(of[~hand], minlength=n)
-    stands_for = np.maximum((grid_tokens - hands) / np.maximum(others, 1), 1.0)
-    return Task("hand", rows, of, hand.astype(np.float32), folds, np.where(hand, 1.0, stands_for[of]))
+    is_hand = (label == GOOD) | (label == BAD)
+    rows = np.sort(np.concatenate([_few(image, is_hand), _few(image, label == NOT_HAND)]))
+    of, hand = image[rows], is_hand[rows]
+    hands = np.bincount(image[is_hand], minlength=n)
+    kept_hands, kept_others = np.bincount(of[hand], minlength=n), np.bincount(of[~hand], minlength=n)
+    of_hand = hands / np.maximum(kept_hands, 1)
+    of_other = np.maximum((grid_tokens - hands) / np.maximum(kept_others, 1), 1.0)
+    return Task("hand", rows, of, hand.astype(np.float32), folds, np.where(hand, of_hand[of], of_other[of]))
 
 
 def scene_task(image: np.ndarray, label: np.ndarray, folds: np.ndarray, image_label: np.ndarray) -> Task:
     """Control: the image's class on tokens that are not hand. What it finds is not in the hand."""
     usable = np.isin(image_label, (GOOD_IMAGE, BAD_IMAGE))
-    rows = np.flatnonzero((label == NOT_HAND) & usable[image])
+    rows = _few(image, (label == NOT_HAND) & usable[image])
     y = (image_label[image[rows]] == GOOD_IMAGE).astype(np.float32)
     return Task("good", rows, image[rows], y, folds, np.ones(len(rows)))
+
+
+def _few(image: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Ascending rows of a fixed random choice of at most PER_IMAGE rows of each image among `which` (bool)."""
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(which))
+    order = np.argsort(image[rows], kind="stable")
+    rows = rows[order]
+    starts = np.searchsorted(image[rows], image[rows])
+    return np.sort(rows[np.arange(len(rows)) - starts < PER_IMAGE])
