@@ -24,7 +24,11 @@ def best_cell(scores: pd.DataFrame, null: dict[str, Any]) -> str:
     """The largest of all cells, with the price of having chosen it."""
     table = _headline(scores)
     best = table.loc[table["value"].idxmax()]
-    sure = "not explained by chance" if null["p_max"] < 0.05 else "within what chance gives"
+    above = best["lo"] > 0.5
+    if null["p_max"] >= 0.05:
+        sure = "within what chance gives"
+    else:
+        sure = "not explained by chance" if above else "not above chance itself, though another probe is"
     return (
         f"The best of {len(table)} cells, {_at(best)}, tells good from bad images with AUROC {_show(best)} out of fold "
         f"({int(best['n'])} images; mean over cells {table['value'].mean():.2f}); {sure}: a ridge probe on image "

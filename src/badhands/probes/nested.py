@@ -85,7 +85,9 @@ def fit_cell(raw: Tensor, task: Task, settings: ProbeSettings) -> CellFit:
 def choose_penalties(logits: Tensor, task: Task, settings: ProbeSettings) -> list[int]:
     """Index into the grid for each outer fold, and for all images.
 
-    logistic: least held-out log loss; other kinds, whose logits carry no scale: largest held-out token AUROC.
+    What is wanted of a probe decides: for the head good the AUROC of the mean token logit over held-out images (token log
+    loss would punish the confidence that correlated tokens share, and always ask for the largest penalty); for the head
+    hand, where every image holds both classes, the AUROC of tokens. Ties go to the larger value of the grid.
 
     Args:
         logits: [n, pairs, penalties] of the inner models on all rows.
@@ -93,22 +95,30 @@ def choose_penalties(logits: Tensor, task: Task, settings: ProbeSettings) -> lis
     n_folds, n_grid = task.n_folds, logits.shape[2]
     if n_grid == 1:
         return [0] * (n_folds + 1)
-    fold = torch.from_numpy(task.fold).to(logits.device)
-    y = torch.from_numpy(task.y).to(logits)
-    base = torch.from_numpy(task.base).to(logits)
-    loss = torch.zeros(n_folds, n_folds, n_grid, dtype=torch.float64)  # [outer fold k, validation fold j, penalty]
+    y, fold = torch.from_numpy(task.y).to(logits), torch.from_numpy(task.fold).to(logits.device)
+    if task.head == "good":
+        image = torch.from_numpy(task.image).to(logits.device).long()
+        n_images, n_columns = len(task.folds), logits.shape[1] * n_grid
+        count = torch.bincount(image, minlength=n_images).clamp(min=1).to(logits)
+        sums = torch.zeros(n_images, n_columns, dtype=logits.dtype, device=logits.device)
+        logits = (sums.index_add_(0, image, logits.reshape(len(y), n_columns)) / count[:, None]).view(
+            n_images, -1, n_grid
+        )
+        share = torch.zeros_like(count).index_add_(0, image, y) / count
+        present = torch.bincount(image, minlength=n_images) > 0
+        y = (share == 1).to(y)  # one bad token makes a bad image
+        fold = torch.where(present, torch.from_numpy(task.folds).to(fold), -1)
+    area = torch.zeros(n_folds, n_folds, n_grid, dtype=torch.float64)  # [outer fold, validation fold, penalty]
     for s, (j, k) in enumerate(task.pairs):
         for validation, outer in ((j, k), (k, j)):
             rows = fold == validation
-            z, of = logits[rows, s], y[rows]
-            if settings.kind == "logistic":
-                weight = base[rows] * torch.where(of == 1, 1 / base[rows][of == 1].sum(), 1 / base[rows][of == 0].sum())
-                each = torch.nn.functional.softplus(z) - of[:, None] * z
-                loss[outer, validation] = (each * weight[:, None]).sum(0).double().cpu()
-            else:
-                loss[outer, validation] = 1 - _auroc(z, of).double().cpu()
-    per_outer = loss.sum(1)
-    return [*per_outer.argmin(1).tolist(), int(per_outer.sum(0).argmin())]
+            area[outer, validation] = _auroc(logits[rows, s], y[rows]).cpu()
+    per_outer = area.sum(1)
+    return [_last_best(row) for row in (*per_outer, per_outer.sum(0))]
+
+
+def _last_best(area: Tensor) -> int:
+    return int((area >= area.max() - 1e-9).nonzero().max())
 
 
 def _auroc(score: Tensor, y: Tensor) -> Tensor:

@@ -120,7 +120,7 @@ def _answer(
         return "undecided", (
             f"Is there one good/bad direction? Undecided: no direction is resolved to begin with ({base})."
         )
-    parts, supported = [], []
+    parts, supported, rejected = [], [], []
     names = {"block": "an unseen block", "timestep": "an unseen timestep", "window": "late timesteps from early ones"}
     for kind, name in names.items():
         if kind not in gain:
@@ -128,6 +128,7 @@ def _answer(
         one, three, chance = at[kind, "rank1"], at[kind, "rank3"], at["none", "random1"]
         no_worse = gain[kind][1] <= 0
         supported.append(no_worse and one.recovery[0] >= ENOUGH and one.recovery[1] > chance.recovery[0])
+        rejected.append(not no_worse or one.recovery[2] < ENOUGH)
         parts.append(
             f"for {name} one shared direction recovers {_show(one.recovery)} of it (three "
             f"{_show(three.recovery)}, gain of three over one {_show(gain[kind])}; nearest cell "
@@ -136,7 +137,8 @@ def _answer(
         )
     if not parts:
         return "undecided", f"Is there one good/bad direction? Undecided: one cell has nothing to share with ({base})."
-    verdict = "yes" if all(supported) else "partly" if any(supported) else "no"
+    # Neither supported nor rejected: the intervals are too wide to say.
+    verdict = "yes" if all(supported) else "partly" if any(supported) else "no" if any(rejected) else "undecided"
     return verdict, f"Is there one good/bad direction? {verdict.capitalize()}: {base}; {'; '.join(parts)}."
 
 

@@ -11,7 +11,7 @@ class ProbeSettings:
     """One kind of probe, its folds and its repetitions. Defaults are those of `probe=logistic`."""
 
     kind: str = "logistic"
-    penalties: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
+    penalties: tuple[float, ...] = (0.003, 0.03, 0.3, 3.0, 30.0)
     """Grid of nested grouped cross-validation. logistic, svm: L2, equal to 1/C of scikit-learn where token weights sum
     to 1; lda: share of the scaled identity in the covariance; mlp: weight decay; mass_mean has none and ignores it."""
     folds: int = 5

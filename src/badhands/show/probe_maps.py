@@ -64,7 +64,10 @@ def draw_probe_maps(scores: pd.DataFrame, path: Path) -> Path | None:
                 if np.isfinite(value) and len(timesteps) <= 10:
                     text = f"{value:.2f}".removeprefix("0")
                     axis.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if value > 0.78 else INK)
+        own = shown[0][0].set_index(["block", "timestep"])["lo"]
         for row in chance.loc[chance["value"] < 0.05].itertuples():
+            if own[row.block, row.timestep] <= 0.5:
+                continue  # the null is another probe's (ridge on image means): this one finds nothing here
             corner = (timesteps.index(row.timestep) - 0.5, blocks.index(row.block) - 0.5)
             axes[0, 0].add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=BAD, linewidth=1.6))
         figure.colorbar(image, ax=axes, label="AUROC, out of fold", aspect=12)
