@@ -85,8 +85,8 @@ def fit_cell(raw: Tensor, task: Task, settings: ProbeSettings) -> CellFit:
 def choose_penalties(logits: Tensor, task: Task, settings: ProbeSettings) -> list[int]:
     """Index into the grid for each outer fold, and for all images.
 
-    What is wanted of a probe decides: for the head good the AUROC of the mean token logit over held-out images (token log
-    loss would punish the confidence that correlated tokens share, and always ask for the largest penalty); for the head
+    What is wanted of a probe decides: for the head good the AUROC of the mean token logit over held-out images (log
+    loss of tokens would punish the confidence that correlated tokens share, and always ask for the largest penalty); for the head
     hand, where every image holds both classes, the AUROC of tokens. Ties go to the larger value of the grid.
 
     Args:
