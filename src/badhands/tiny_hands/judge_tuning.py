@@ -1,3 +1,5 @@
+# The annotations of torch and diffusers deny their own documented use, so these checks are off here.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
 """Tunes the last layers of a trained judge to verdicts given by eye on generated images; the rest stays as it is.
 
     python -m badhands.tiny_hands.judge_tuning start=FOLDER labelled=FILE.npz out=FOLDER

@@ -153,9 +153,9 @@ def gaussian(images: Tensor, sigma: Tensor) -> Tensor:
     reach = 7 if float(sigma.max()) > 1 else 3
     height, width = images.shape[2:]
     padded = F.pad(images, (reach, reach, 0, 0), mode="replicate")
-    images = sum(padded[..., k : k + width] * kernel[:, 7 - reach + k] for k in range(2 * reach + 1))
+    images = torch.stack([padded[..., k : k + width] * kernel[:, 7 - reach + k] for k in range(2 * reach + 1)]).sum(0)
     padded = F.pad(images, (0, 0, reach, reach), mode="replicate")
-    return sum(padded[..., k : k + height, :] * kernel[:, 7 - reach + k] for k in range(2 * reach + 1))
+    return torch.stack([padded[..., k : k + height, :] * kernel[:, 7 - reach + k] for k in range(2 * reach + 1)]).sum(0)
 
 
 def mix_poses(one: Tensor, two: Tensor, g: torch.Generator) -> Tensor:

@@ -24,7 +24,7 @@ class Redrawer:
     """
 
     def __init__(self, folder: str | Path, device: str) -> None:
-        from diffusers import FluxPipeline
+        from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 
         from badhands.tiny_hands.flow import embed_captions
 
