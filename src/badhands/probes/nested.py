@@ -87,7 +87,8 @@ def choose_penalties(logits: Tensor, task: Task, settings: ProbeSettings) -> lis
 
     What is wanted of a probe decides: for the head good the AUROC of the mean token logit over held-out images (log
     loss of tokens would punish the confidence that correlated tokens share, and always ask for the largest
-    penalty); for the head hand, where every image holds both classes, the AUROC of tokens. Ties go to the larger value of the grid.
+    penalty); for the head hand, where every image holds both classes, the AUROC of tokens.
+    Ties go to the larger value of the grid.
 
     Args:
         logits: [n, pairs, penalties] of the inner models on all rows.
