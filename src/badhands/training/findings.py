@@ -171,10 +171,12 @@ def _control(wide: pd.DataFrame, other: pd.DataFrame):
         f"Control: tokens outside the hand, of good against bad images, differ in {significant} of {len(other)} cells; "
         f"held-out AUROC {rest:.2f} there against {hand:.2f} on the hand (medians over cells). "
     )
-    text += (
-        "Part of the difference is therefore not about the hand itself." if significant > 0.1 * len(other)
-        else "The difference sits on the hand."
-    )  # fmt: skip
+    if significant > 0.1 * len(other):
+        text += "Part of the difference is therefore not about the hand itself."
+    elif (wide["db_p_max"] < ALPHA).any():
+        text += "The difference sits on the hand."
+    else:
+        text += "On the hand nothing differs beyond chance either."
     return "control", text, {"not_hand_auroc": rest, "hand_auroc": hand, "not_hand_significant": significant}
 
 
