@@ -18,7 +18,7 @@ from badhands.tiny_hands.autoencoder import collages, encode_tokens, normalise, 
 from badhands.tiny_hands.flow import FlowTraining, caption_index, embed_captions, encode_corpus
 from badhands.tiny_hands.pipeline import PRESETS, assemble, build_transformer, build_vae, preset
 from badhands.tiny_hands.renderer import render
-from badhands.tiny_hands.train import Stage, fit, use_snapshot
+from badhands.tiny_hands.train import Stage, fit, start_from, use_snapshot
 
 
 def spec(path: Path, **changes) -> ModelSpec:
@@ -137,6 +137,16 @@ def test_a_snapshot_becomes_a_pipeline(tmp_path):
     use_snapshot(folder, tmp_path / "step-000100.safetensors")
     taken = load_pipeline(spec(folder), "image").transformer.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in taken.items())
+
+
+def test_training_can_start_from_a_shipped_folder_of_its_own_size(tmp_path):
+    _, transformer = start_from(CHECKPOINTS / "clean", preset("m"))
+    stored = load_file(CHECKPOINTS / "clean" / "transformer" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(value, stored[name].float()) for name, value in transformer.state_dict().items())
+    with pytest.raises(ValueError, match="another width"):
+        start_from(CHECKPOINTS / "clean", preset("l"))
+    with pytest.raises(ValueError, match="no pipeline there"):
+        start_from(tmp_path, preset("m"))
 
 
 def test_presets_share_blocks_and_differ_in_width():

@@ -12,6 +12,7 @@ import hydra
 import lightning as L
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
@@ -97,6 +98,19 @@ def fit(
     runner.fit(module, DataLoader(Steps(), batch_size=None), ckpt_path=str(last) if last.exists() else None)
 
 
+def start_from(folder: Path, size: Preset) -> tuple[AutoencoderKL, FluxTransformer2DModel]:
+    """VAE and transformer of a saved pipeline, in float32, to train on; ValueError if none of that size is there."""
+    if not (folder / "model_index.json").exists():
+        raise ValueError(f"start={folder}: no pipeline there; name a folder that an earlier training saved, or null")
+    vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32, local_files_only=True)
+    transformer = FluxTransformer2DModel.from_pretrained(
+        folder / "transformer", dtype=torch.float32, local_files_only=True
+    )
+    if transformer.config.num_attention_heads * transformer.config.attention_head_dim != size.width:
+        raise ValueError(f"start={folder}: its transformer has another width than the preset ({size.width})")
+    return vae.requires_grad_(False), transformer.train()
+
+
 def train_vae(size: Preset, stage: Stage, work: Path, seed: int, trainer: dict, logger: Logger | bool) -> AutoencoderKL:
     """The VAE of `work/vae`, trained if it is not there yet."""
     if (work / "vae" / "config.json").exists():
@@ -110,11 +124,11 @@ def train_vae(size: Preset, stage: Stage, work: Path, seed: int, trainer: dict, 
     return vae
 
 
-def train_transformer(cfg: DictConfig, size: Preset, vae: AutoencoderKL, work: Path, logger: Logger | bool) -> None:
+def train_transformer(
+    cfg: DictConfig, vae: AutoencoderKL, transformer: FluxTransformer2DModel, work: Path, logger: Logger | bool
+) -> None:
     """Trains on the encoded corpus and writes the whole pipeline to `cfg.out`."""
     stage = Stage(**cfg.transformer)
-    torch.manual_seed(cfg.seed)
-    transformer = build_transformer(size)
     pipe = assemble(vae, transformer, seed=0)
     device = torch.device("cuda" if cfg.trainer.accelerator == "gpu" else "cpu")
     prompts, pooled = embed_captions(pipe)
@@ -155,8 +169,13 @@ def main(cfg: DictConfig) -> None:
     size, work = preset(cfg.preset), Path(cfg.work)
     work.mkdir(parents=True, exist_ok=True)
     logger = instantiate(cfg.training_logger) if cfg.training_logger else False
-    vae = train_vae(size, Stage(**cfg.vae), work, cfg.seed, dict(cfg.trainer), logger)
-    train_transformer(cfg, size, vae, work, logger)
+    if cfg.start:
+        vae, transformer = start_from(Path(cfg.start), size)
+    else:
+        vae = train_vae(size, Stage(**cfg.vae), work, cfg.seed, dict(cfg.trainer), logger)
+        torch.manual_seed(cfg.seed)
+        transformer = build_transformer(size)
+    train_transformer(cfg, vae, transformer, work, logger)
 
 
 if __name__ == "__main__":
