@@ -34,6 +34,7 @@ from threadpoolctl import threadpool_limits
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from synthetic import FOLDER, full_cache
 
+from badhands.analysis.threads import spread
 from badhands.cells import Cell
 from badhands.probes.bank import train_bank
 from badhands.probes.fitting import fit
@@ -138,7 +139,8 @@ def main() -> None:
     picked = [cells[i] for i in np.linspace(0, len(cells) - 1, given.reference).round().astype(int)]
     ours_grid(cache, task, cells[0])  # warm: pages, threads
 
-    grid, ours = timed(lambda: {cell: ours_grid(cache, task, cell) for cell in cells})
+    # As ProbeBank does it: each thread a cell.
+    grid, ours = timed(lambda: dict(zip(cells, spread(lambda cell: ours_grid(cache, task, cell), cells), strict=True)))
     # --nested-reference 0: the grid alone
     nested_cells = cells if given.nested_reference else cells[:1]
     bank, ours_nested = timed(

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.functional.classification import binary_auroc
 
+from badhands.analysis.threads import spread
 from badhands.cells import Cell
 from badhands.probes.artifact import Readout
-from badhands.probes.nested import fit_cell
+from badhands.probes.nested import CellFit, fit_cell
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.standardise import working_dtype
 from badhands.probes.task import Task
@@ -22,24 +23,25 @@ Read = Callable[[Cell], Tensor]
 
 
 class CellStream(Dataset):
-    """One item a cell: (index, [n, d] activations of the task's rows)."""
+    """Items of `together` cells: their indices and, of each, the [n, d] activations of the task's rows."""
 
-    def __init__(self, cells: Sequence[Cell], read: Read):
-        self.cells, self.read = tuple(cells), read
+    def __init__(self, cells: Sequence[Cell], read: Read, together: int = 1):
+        self.cells, self.read, self.together = tuple(cells), read, together
 
     def __len__(self) -> int:
-        return len(self.cells)
+        return -(-len(self.cells) // self.together)
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor]:
-        return index, self.read(self.cells[index])
+    def __getitem__(self, item: int) -> tuple[list[int], list[Tensor]]:
+        indices = list(range(len(self.cells))[item * self.together : (item + 1) * self.together])
+        return indices, [self.read(self.cells[i]) for i in indices]
 
 
 class CellData(lightning.LightningDataModule):
     """The cache as a stream of cells. No workers: a worker would copy each cell once more through a pipe."""
 
-    def __init__(self, cells: Sequence[Cell], read: Read):
+    def __init__(self, cells: Sequence[Cell], read: Read, together: int = 1):
         super().__init__()
-        self.stream = CellStream(cells, read)
+        self.stream = CellStream(cells, read, together)
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(self.stream, batch_size=None, shuffle=False, num_workers=0)
@@ -48,8 +50,9 @@ class CellData(lightning.LightningDataModule):
 class ProbeBank(lightning.LightningModule):
     """Linear (or one-hidden-layer) readouts of all cells: one per held-out fold and, last, one on all images.
 
-    One epoch is the whole training: a batch is a cell, whose rows are read once and serve all folds and penalties (see
-    `solver`). Cells share rows, labels and folds, and nothing else; trained together they equal each trained alone.
+    One epoch is the whole training: a batch is as many cells as there are threads (one on a GPU), and a cell's rows are
+    read once and serve all folds and penalties (see `solver`). Cells share rows, labels and folds, and nothing else;
+    trained together they equal each trained alone.
 
     Weights are buffers in raw activation coordinates: `weight` [cells, folds + 1, d] (mlp: [..., h], with
     `hidden_weight` [cells, folds + 1, h, d] and `hidden_bias`), `bias` [cells, folds + 1] and
@@ -98,10 +101,19 @@ class ProbeBank(lightning.LightningModule):
     def configure_optimizers(self) -> None:
         """None: the solver is in `training_step`."""
 
-    def training_step(self, batch: tuple[int, Tensor], batch_index: int) -> None:
-        index, raw = batch
+    def training_step(self, batch: tuple[list[int], list[Tensor]], batch_index: int) -> None:
+        indices, raws = batch
+
+        def fitted(raw: Tensor) -> CellFit:
+            return fit_cell(raw, self.task, self.settings)
+
+        # On a CPU each cell is one thread's work: sharing out the small products of one cell would cost more waiting.
+        fits = spread(fitted, raws, len(raws)) if raws[0].device.type == "cpu" else [fitted(raw) for raw in raws]
+        for index, raw, done in zip(indices, raws, fits, strict=True):
+            self._keep(index, raw, done)
+
+    def _keep(self, index: int, raw: Tensor, done: CellFit) -> None:
         self.rough = working_dtype(self.settings.precision, raw.dtype, self.width) == torch.bfloat16
-        done = fit_cell(raw, self.task, self.settings)
         self.weight[index], self.bias[index] = done.weight, done.bias
         self.platt[index], self.penalty[index] = done.platt.to(self.platt), done.penalty.to(self.penalty)
         self.logit[index], self.probability[index] = done.logit, done.probability
@@ -148,7 +160,9 @@ def train_bank(
         warnings.filterwarnings("ignore", message=".*configure_optimizers.*")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*has no parameters.*|.*LeafSpec.*|.*torch.jit.*")
-        (trainer or quiet_trainer)().fit(bank, CellData(cells, read))
+        runner = (trainer or quiet_trainer)()
+        on_cpu = runner.strategy.root_device.type == "cpu"
+        runner.fit(bank, CellData(cells, read, torch.get_num_threads() if on_cpu else 1))
     return bank.cpu()
 
 
