@@ -100,6 +100,18 @@ def test_all_cells_together_equal_each_alone(study, kind):
             assert torch.equal(getattr(together, name)[i], getattr(alone, name)[0]), name
 
 
+def test_the_number_of_threads_changes_nothing(study):
+    before = torch.get_num_threads()
+    try:
+        banks = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            banks.append(fit(study, "logistic", (0.1, 0.5)))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(banks[0].logit, banks[1].logit) and torch.equal(banks[0].weight, banks[1].weight)
+
+
 def test_problems_solved_side_by_side_equal_each_alone():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(300, 12, generator=generator, dtype=torch.float64)

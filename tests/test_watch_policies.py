@@ -176,6 +176,10 @@ def test_tuning_and_groups():
     rule = Rule("stops every hard prompt", np.where(group == "easy", 1.0, -1.0) + 0.01 * rng.normal(size=600), 0, 1)
     weights = draws(600, 200)
     assert cost(good, rule, 20, weights).ratio_hi < 1 and by_group(good, rule, 20, group, weights)[0] == np.inf
+    group, good = np.append(group, ["hopeless"] * 50), np.append(good, np.zeros(50, bool))
+    kept = Rule("stops what never comes out well", np.where(group == "hopeless", -1.0, 1.0), 0, 1)
+    assert by_group(good, kept, 20, group, draws(650, 200)) == (1, 1, 1)  # and saves nothing on what does
+    group, good = group[:600], good[:600]
     assert per_good(good, np.zeros(600, bool), 20, 20, np.ones((1, 600)))[0] == pytest.approx(20 / good.mean())
 
 

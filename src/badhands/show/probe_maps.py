@@ -106,7 +106,7 @@ def draw_baselines(scores: pd.DataFrame, path: Path) -> Path | None:
         timestep_axis(axis, timesteps_in_order(own))
         axis.set_ylabel("image AUROC, out of fold")
         axis.set_ylim(min(0.4, axis.get_ylim()[0]), 1.0)
-        axis.legend(ncols=2, loc="lower right")
+        axis.legend(ncols=2, loc="upper right")
         axis.set_title(
             f"Blocks of the hand against baselines; n = {int(own['n'].iloc[0])} images, bands: 95 % over images"
         )

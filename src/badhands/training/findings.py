@@ -166,15 +166,16 @@ def _control(wide: pd.DataFrame, other: pd.DataFrame):
     if other.empty:
         return None
     hand, rest = float(wide["mass_mean.auroc"].median()), float(other["mass_mean.auroc"].median())
-    significant = int((other["db_p_max"] < ALPHA).sum())
+    significant, on_hand = int((other["db_p_max"] < ALPHA).sum()), int((wide["db_p_max"] < ALPHA).sum())
     text = (
-        f"Control: tokens outside the hand, of good against bad images, differ in {significant} of {len(other)} cells; "
+        f"Control: tokens outside the hand, of good against bad images, differ in {significant} of {len(other)} cells, "
+        f"tokens on the hand in {on_hand} of {len(wide)}; "
         f"held-out AUROC {rest:.2f} there against {hand:.2f} on the hand (medians over cells). "
     )
     if significant > 0.1 * len(other):
         text += "Part of the difference is therefore not about the hand itself."
-    elif (wide["db_p_max"] < ALPHA).any():
-        text += "The difference sits on the hand."
+    elif on_hand:
+        text += "Where there is a difference, it sits on the hand."
     else:
         text += "On the hand nothing differs beyond chance either."
     return "control", text, {"not_hand_auroc": rest, "hand_auroc": hand, "not_hand_significant": significant}

@@ -114,12 +114,13 @@ def by_group(good: np.ndarray, rule: Rule, steps: int, group: np.ndarray, weight
     """Cost of one good hand of every group, against plain reseeding: (ratio, lo, hi).
 
     A rule that stops whatever a hard prompt draws is cheap per good hand and delivers easy prompts only. Here every
-    group of prompts has to deliver as much as the others.
+    group of prompts has to deliver as much as the others. Groups of which plain reseeding delivers nothing are left
+    out: their cost is infinite either way.
     """
     stops, never = rule.stops(), np.zeros(len(good), bool)
 
     def total(which: np.ndarray, after: int, w: np.ndarray) -> np.ndarray:
-        parts = [(group == g) for g in np.unique(group)]
+        parts = [(group == g) for g in np.unique(group[good])]
         return np.sum([per_good(good[p], which[p], after, steps, w[:, p]) for p in parts], axis=0)
 
     ones = np.ones((1, len(good)))

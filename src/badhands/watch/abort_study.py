@@ -211,12 +211,14 @@ def tell(main: pd.DataFrame, folder: Path) -> str:
     """The table in words."""
     lines = []
     for row in main.to_dict("records"):
+        each = row.get("every_direction_ratio", np.nan)
         lines.append(
             f"{row['method']} ({row['images']}, n = {row['n']}): {row['per_good']:.1f} evaluations per good hand "
             f"[{row['lo']:.1f}, {row['hi']:.1f}], {row['ratio']:.3f} [{row['ratio_lo']:.3f}, {row['ratio_hi']:.3f}] of "
             f"plain reseeding; stops {row['stopped_bad']:.0%} of what is not good and {row['stopped_good']:.0%} of the "
             f"good; {row['good_share']:.0%} of what it delivers is good"
-            + (f"; one of every direction: {row['every_direction_ratio']:.3f} [{row['every_direction_lo']:.3f}, "
-               f"{row['every_direction_hi']:.3f}]" if np.isfinite(row.get("every_direction_ratio", np.nan)) else "")
-        )  # fmt: skip
+        )
+        if np.isfinite(each):
+            interval = f"[{row['every_direction_lo']:.3f}, {row['every_direction_hi']:.3f}]"
+            lines[-1] += f"; one of every direction that has any: {each:.3f} {interval}"
     return "\n".join([*lines, f"Tables and figure: {folder}"]) + "\n"

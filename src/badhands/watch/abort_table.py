@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from badhands.cells import Cell
 from badhands.probes.artifact import Probes
@@ -55,14 +56,14 @@ def fill_table(
         raise ValueError(f"{path} holds other pairs: give another folder")
     if len(rows) >= len(pairs):
         return rows[: len(pairs)]
-    with path.open("ab") as stream:
+    bar = tqdm(total=len(pairs), initial=len(rows), desc="fresh images", unit="image")
+    with path.open("ab") as stream, bar:
         for start in range(len(rows), len(pairs), scene.spec.batch_size):
             for row in _draw(pairs[start : start + scene.spec.batch_size], scene, probes, judge):
                 rows.append(row)
                 stream.write((json.dumps(row) + "\n").encode())
             stream.flush()
-            done = min(start + scene.spec.batch_size, len(pairs))
-            print(f"{done} of {len(pairs)} images", end="\r" if done < len(pairs) else "\n", flush=True)
+            bar.update(len(rows) - bar.n)
     return rows
 
 

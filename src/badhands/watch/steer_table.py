@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 from scipy.ndimage import binary_dilation
+from tqdm import tqdm
 
 from badhands.cells import Cell
 from badhands.probes.artifact import Probes
@@ -58,14 +59,18 @@ def fill_pushes(
         raise ValueError(f"{path} holds other pairs or pushes: give another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with path.open("a") as stream:
+    bar = tqdm(total=len(pairs) * each, initial=len(rows), desc="pushed images", unit="image")
+    with path.open("a") as stream, bar:
         for start in range(len(rows) // each, len(pairs), scene.spec.batch_size):
             batch = pairs[start : start + scene.spec.batch_size]
-            for row in sorted(_draw(batch, pushes, cells, where, scene, probes, judge), key=lambda row: row["seed"]):
+            drawn = []
+            for row in _draw(batch, pushes, cells, where, scene, probes, judge):
+                drawn.append(row)
+                bar.update()
+            for row in sorted(drawn, key=lambda row: row["seed"]):
                 rows.append(row)
                 stream.write(json.dumps(row) + "\n")
             stream.flush()
-            print(f"{min(start + scene.spec.batch_size, len(pairs))} of {len(pairs)} pairs", flush=True)
     return rows
 
 
