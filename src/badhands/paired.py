@@ -103,8 +103,9 @@ def shared(first: OutOfFold, second: OutOfFold) -> tuple[OutOfFold, OutOfFold]:
     a, b = first.take(images, cells), second.take(images, cells)
     if not cells:
         raise ValueError("the runs share no cell")
-    if len(images) < 8 or min(a.bad.sum(), (~a.bad).sum()) < 4:
-        raise ValueError(f"the runs share {len(images)} images, too few to compare")
+    if min(a.bad.sum(), (~a.bad).sum()) < 4:
+        good, bad = int((~a.bad).sum()), int(a.bad.sum())
+        raise ValueError(f"the runs share {good} good and {bad} bad images: paired differences need 4 of each")
     if not np.array_equal(a.bad, b.bad):
         raise ValueError("the runs disagree about which images are bad")
     return a, b
