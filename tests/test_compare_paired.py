@@ -61,7 +61,7 @@ def test_only_common_images_are_compared_and_disagreement_is_named():
     first, second = run(1.0, 0), run(1.0, 1, images=[f"i{k + 20}" for k in range(120)])
     a, b = shared(first, second)
     assert a.images == b.images and len(a.images) == 100
-    with pytest.raises(ValueError, match="too few"):
+    with pytest.raises(ValueError, match="0 good and 0 bad images"):
         shared(first, run(1.0, 1, images=[f"j{k}" for k in range(120)]))
     flipped = run(1.0, 1)
     object.__setattr__(flipped, "bad", ~flipped.bad)
