@@ -9,7 +9,7 @@ from PIL import Image
 
 from badhands.cells import Cell, grid
 from badhands.study.activations import ActivationCache, write_image
-from badhands.training.findings import by_cell
+from badhands.training.findings import _variance, by_cell
 from badhands.training.long_table import COLUMNS
 from badhands.training.measure import measure
 from badhands.training.settings import MeasureConfig
@@ -198,3 +198,13 @@ def test_labels_changed_since_extraction(planted, tmp_path):
 def test_settings_that_make_no_sense(field, value, sentence):
     with pytest.raises(ValueError, match=sentence):
         MeasureConfig(**{field: value})
+
+
+@pytest.mark.parametrize(("level", "word"), [(0.40, "carries no usable"), (0.55, "carries some usable")])
+def test_a_gain_below_chance_is_no_information(level, word):
+    cells = pd.DataFrame({
+        "db_var_plugin": [0.1] * 20, "db_plugin": [0.2] * 20, "kurtosis_channels": [0.0] * 20,
+        "qda.auroc_gain": [0.05] * 20, "qda.auroc_gain_lo": [0.02] * 20, "qda.auroc_gain_hi": [0.08] * 20,
+        "qda.auroc_lo": [level] * 20,
+    })  # fmt: skip
+    assert word in _variance(cells)[1]

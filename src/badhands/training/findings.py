@@ -151,15 +151,18 @@ def _variance(wide: pd.DataFrame):
     worse = int((wide["qda.auroc_gain_hi"] < 0).sum())
     gain = float(wide["qda.auroc_gain"].median())
     kurtosis = float(wide["kurtosis_channels"].median())
-    useful = better > max(worse, 0.1 * len(wide))
+    # Less far below one half is a gain too, and no information: the classifier itself must be above chance.
+    sound = int(((wide["qda.auroc_gain_lo"] > 0) & (wide["qda.auroc_lo"] > 0.5)).sum())
+    useful = sound > max(worse, 0.1 * len(wide))
     text = (
         f"The variance term makes up {share:.0%} of the plug-in D_B (median over cells). A classifier that uses the "
         f"variances changes held-out AUROC by {gain:+.3f} (median; better in {better} of {len(wide)} cells, worse in "
-        f"{worse}, by paired intervals): the variance term carries {'some' if useful else 'no'} usable information. "
+        f"{worse}, by paired intervals; better and itself above one half in {sound}): the variance term carries "
+        f"{'some' if useful else 'no'} usable information. "
         f"Median excess kurtosis of channels about their image: {kurtosis:.2g}."
     )
     return "variance", text, {"variance_share": share, "gain": gain, "better": better, "worse": worse,
-                              "kurtosis": kurtosis}  # fmt: skip
+                              "sound": sound, "kurtosis": kurtosis}  # fmt: skip
 
 
 def _control(wide: pd.DataFrame, other: pd.DataFrame):
