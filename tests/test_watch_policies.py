@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -213,6 +214,11 @@ def test_the_steering_study(pipe, tmp_path):
     assert len(rows) == 8 * 5 and sum(row["equal"] for row in rows) == 16
     (tmp_path / "pushes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:23]) + '{"torn')
     assert study.run(SPEC, make_probes(), "tiny_hands", tmp_path, pipe=pipe, judge=FakeJudge()) == text
+    kept = (tmp_path / "pushes.jsonl").read_bytes()
+    elsewhere = replace(study, choice=PolicyChoice(timesteps=(2,)))
+    with pytest.raises(ValueError, match="another folder"):
+        elsewhere.run(SPEC, make_probes(), "tiny_hands", tmp_path, pipe=pipe, judge=FakeJudge())
+    assert (tmp_path / "pushes.jsonl").read_bytes() == kept
 
 
 def test_fresh_pairs_avoid_the_study():

@@ -21,7 +21,7 @@ from badhands.watch.abort_costs import Cost, Rule, by_group, cost, draws, tune
 from badhands.watch.abort_figure import draw_costs
 from badhands.watch.abort_table import NAME, fill_table
 from badhands.watch.fitting import early_timesteps, ranked_blocks
-from badhands.watch.fresh import Pair, Scene, find_judge, fresh_pairs
+from badhands.watch.fresh import Pair, Scene, fresh_pairs, made_with, referee
 from badhands.watch.policies import Abort
 from badhands.watch.reseed import reseed
 
@@ -53,15 +53,11 @@ class AbortStudy:
         Raises:
             ValueError: no judge for this size, no thresholds, a folder with other images.
         """
-        judge = judge or find_judge(spec)
-        if judge is None:
-            raise ValueError("study=abort needs a referee: it runs with the embedded models (model=tiny_clean)")
+        judge = judge or referee(spec)
         primary = Abort.of(probes, [Cell(ranked_blocks(probes)[0], early_timesteps(probes)[-1])], MISS)
         pairs = fresh_pairs(source, self.images, known=known)
         scene = Scene(spec, [pair.prompt for pair in pairs], pipe)
-        said = {"probes": probes.fingerprint, "card_date": probes.card.get("date"), "model": spec.name,
-                "steps": spec.steps, "first_seed": pairs[0].seed, "prompts": source}  # fmt: skip
-        rows = fill_table(folder / NAME, pairs, scene, probes, judge, said)
+        rows = fill_table(folder / NAME, pairs, scene, probes, judge, made_with(spec, probes, pairs, source))
         table = Table.of(rows)
         if not table.good.any() or table.good.all():
             raise ValueError(f"{int(table.good.sum())} of {len(rows)} images are good hands: nothing can be compared")

@@ -35,6 +35,19 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
+def keep_making(path: Path, said: dict[str, Any]) -> None:
+    """Write beside a table what it is made with, or compare with what is written there.
+
+    Raises:
+        ValueError: the table was made with something else.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    keep = path.with_suffix(".made_with.json")
+    if keep.exists() and json.loads(keep.read_text()) != json.loads(json.dumps(said)):
+        raise ValueError(f"{path.parent} holds the images of another model or other probes: give another folder")
+    write_whole(keep, (json.dumps(said, indent=1) + "\n").encode())
+
+
 def fill_table(
     path: Path, pairs: Sequence[Pair], scene: Scene, probes: Probes, judge: Any, said: dict[str, Any]
 ) -> list[dict[str, Any]]:
@@ -46,11 +59,7 @@ def fill_table(
     Raises:
         ValueError: the folder holds a table made with something else.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    keep = path.with_suffix(".made_with.json")
-    if keep.exists() and json.loads(keep.read_text()) != json.loads(json.dumps(said)):
-        raise ValueError(f"{path.parent} holds the images of another model or other probes: give another folder")
-    write_whole(keep, (json.dumps(said, indent=1) + "\n").encode())
+    keep_making(path, said)
     rows = read_rows(path)
     if any((row["seed"], row["prompt"]) != (pair.seed, pair.prompt) for row, pair in zip(rows, pairs, strict=False)):
         raise ValueError(f"{path} holds other pairs: give another folder")

@@ -12,6 +12,7 @@ from PIL import Image
 from badhands.diffusion.generation import Embedding, embed_prompts, generate_latents
 from badhands.diffusion.models import ModelSpec, load_pipeline
 from badhands.diffusion.preview import decode
+from badhands.probes.artifact import Probes
 from badhands.study.prompts import HANDS, load_prompts
 
 FIRST_SEED = 1_000_000
@@ -81,6 +82,24 @@ class Scene:
 
     def pictures(self, latents: torch.Tensor) -> list[Image.Image]:
         return decode(self.pipe, latents, self.spec.height, self.spec.width)
+
+
+def referee(spec: ModelSpec) -> Any:
+    """The judge that decides an experiment.
+
+    Raises:
+        ValueError: there is none for this model.
+    """
+    judge = find_judge(spec)
+    if judge is None:
+        raise ValueError("the experiments need a referee: they run with the embedded models (model=tiny_clean)")
+    return judge
+
+
+def made_with(spec: ModelSpec, probes: Probes, pairs: Sequence[Pair], source: str) -> dict[str, Any]:
+    """What an experiment's table stands on: continued with anything else, it would mix two experiments."""
+    return {"probes": probes.fingerprint, "card_date": probes.card.get("date"), "model": spec.name, "steps": spec.steps,
+            "first_seed": pairs[0].seed, "prompts": source}  # fmt: skip
 
 
 def find_judge(spec: ModelSpec) -> Any:

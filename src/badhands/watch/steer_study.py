@@ -16,7 +16,7 @@ from scipy.stats import binomtest, wilcoxon
 
 from badhands.diffusion.models import ModelSpec
 from badhands.probes.artifact import Probes
-from badhands.watch.fresh import FIRST_SEED, Scene, find_judge, fresh_pairs
+from badhands.watch.fresh import FIRST_SEED, Scene, fresh_pairs, made_with, referee
 from badhands.watch.settings import PolicyChoice
 from badhands.watch.steer_figure import draw_doses
 from badhands.watch.steer_table import NAME, Push, fill_pushes
@@ -51,18 +51,18 @@ class SteerStudy:
         Raises:
             ValueError: no judge for this size, too few random directions, a folder with other pushes.
         """
-        judge = judge or find_judge(spec)
-        if judge is None:
-            raise ValueError("study=steer needs a referee: it runs with the embedded models (model=tiny_clean)")
+        judge = judge or referee(spec)
         cells = self.choice.cells(probes)
         pushes = [Push(float(a)) for a in sorted(self.strengths)] + [Push(1.0, k) for k in range(self.random)]
         pairs = fresh_pairs(source, self.images, known=known, first_seed=2 * FIRST_SEED, shuffle=2)
         scene = Scene(spec, [pair.prompt for pair in pairs], pipe)
-        rows = pd.DataFrame(fill_pushes(folder / NAME, pairs, pushes, cells, self.choice.where, scene, probes, judge))
+        where = self.choice.where
+        said = {**made_with(spec, probes, pairs, source), "cells": [str(cell) for cell in cells], "where": where}
+        rows = pd.DataFrame(fill_pushes(folder / NAME, pairs, pushes, cells, where, scene, probes, judge, said))
         table = doses(rows)
         table.to_csv(folder / "doses.csv", index=False)
         draw_doses(table, folder / "doses.png")
-        text = tell(rows, table) + f"Pushed at {', '.join(map(str, cells))}, {self.choice.where} tokens.\n{folder}\n"
+        text = tell(rows, table) + f"Pushed at {', '.join(map(str, cells))}, {where} tokens.\n{folder}\n"
         (folder / "report.txt").write_text(text)
         return text
 

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from badhands.cells import Cell
 from badhands.probes.artifact import Probes
-from badhands.watch.abort_table import read_rows
+from badhands.study.journal import write_whole
+from badhands.watch.abort_table import keep_making, read_rows
 from badhands.watch.fresh import Pair, Scene
 from badhands.watch.policies import Steer
 from badhands.watch.watcher import watch
@@ -44,12 +45,17 @@ def fill_pushes(
     scene: Scene,
     probes: Probes,
     judge: Any,
+    said: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """Draw what is missing, a batch of pairs with all their pushes at a time; called again, it goes on.
 
+    Args:
+        said: what the table is made with beside pairs and pushes; compared when it is continued.
+
     Raises:
-        ValueError: the file holds other pairs or pushes.
+        ValueError: the file holds other pairs or pushes, or was made with something else.
     """
+    keep_making(path, said)
     rows = read_rows(path)
     each = len(pushes) + 1
     rows = rows[: len(rows) // each * each]
@@ -57,8 +63,7 @@ def fill_pushes(
     expected = [(pair.seed, name) for pair in pairs for name in names][: len(rows)]
     if sorted((row["seed"], row["push"]) for row in rows) != sorted(expected):
         raise ValueError(f"{path} holds other pairs or pushes: give another folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_whole(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
     bar = tqdm(total=len(pairs) * each, initial=len(rows), desc="pushed images", unit="image")
     with path.open("a") as stream, bar:
         for start in range(len(rows) // each, len(pairs), scene.spec.batch_size):
