@@ -1,6 +1,7 @@
 """FLUX.1-dev's architecture with random weights, made on the GPU; or a tiny stand-in for rehearsal."""
 
 import gc
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ class Setup:
 
     def __init__(self, pipe: Any, spec: ModelSpec, embeddings: list[Embedding], folder: Path, rehearse: bool) -> None:
         self.pipe, self.spec, self.embeddings, self.rehearse = pipe, spec, embeddings, rehearse
-        self.scratch = folder if rehearse else Path("/tmp/flux_gpu")
+        self.scratch = folder if rehearse else Path(tempfile.gettempdir()) / "flux_gpu"
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.rounds = 2 if rehearse else 5
         self.grid = TokenGrid.of(spec.height, spec.width, 4 if rehearse else 16)
