@@ -1,7 +1,7 @@
 """Full-size FLUX on one GPU: what capture, compilation, replay, storage, watching and fitting cost.
 
     python tests/benchmarks/flux_gpu.py --out outputs/benchmarks/flux_gpu            about nine minutes on an H100
-    python tests/benchmarks/flux_gpu.py --out outputs/flux --rehearse                       the same code, tiny, on a CPU
+    python tests/benchmarks/flux_gpu.py --out outputs/flux --rehearse                     the same code, tiny, on a CPU
 
 FLUX.1-dev's architecture with random weights: times, memory and equality do not depend on what the weights say.
 Sections run in order of importance; each is guarded, and results.json and table.md are written again at every row.
