@@ -11,10 +11,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from badhands import OUTPUTS
-from badhands.runs import git_commit
+from badhands.run import git_commit
 
 if TYPE_CHECKING:  # imported when needed, so that --help, --cfg and a wrong option answer at once
-    from badhands.session import Session
+    from badhands.report.session import Session
     from badhands.study.activations import ActivationCache
     from badhands.study.study import Study
 
@@ -23,9 +23,9 @@ os.environ.setdefault("BADHANDS_OUTPUTS", str(OUTPUTS))  # conf/train.yaml puts 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
+    from badhands.measures.stage import measure as measure_cells
     from badhands.probes.stage import fit_probes
-    from badhands.show.headline import headline
-    from badhands.training.measure import measure as measure_cells
+    from badhands.report.headline import headline
 
     try:
         with open_session(cfg) as session:
@@ -48,8 +48,8 @@ def open_session(cfg: DictConfig) -> "Session":
     """The run folder that Hydra has made, the tracker, and one seed for everything random."""
     from lightning import seed_everything
 
-    from badhands.runs import Run
-    from badhands.session import Session
+    from badhands.report.session import Session
+    from badhands.run import Run
 
     job = HydraConfig.get()
     swept = job.mode == RunMode.MULTIRUN
@@ -83,8 +83,9 @@ def run_name(choices: dict[str, str], overrides: list[str]) -> str:
 
 def open_data(cfg: DictConfig, folder: Path) -> "tuple[Study, ActivationCache]":
     """The study and the cells and images that this run uses; writes tables/images.csv and the label sheets."""
-    from badhands.dataset import Selection, describe, select
     from badhands.diffusion.schedule import choose_timesteps
+    from badhands.measures.describe import describe
+    from badhands.study.selection import Selection, select
     from badhands.study.study import Study, study_folder
 
     study = Study(study_folder(cfg.study))
@@ -129,8 +130,8 @@ def draw_strips(cfg: DictConfig, study: "Study", folder: Path) -> None:
     """Film strips of fresh (prompt, seed) pairs with the probes' verdict on every patch: strips/*.png."""
     from badhands.diffusion.models import ModelSpec
     from badhands.probes.artifact import Probes
-    from badhands.training.strips import draw_strips as draw
-    from badhands.training.strips import judge_referee
+    from badhands.watch.fresh_strips import draw_strips as draw
+    from badhands.watch.fresh_strips import judge_referee
 
     referee = judge_referee() if cfg.labels.source == "judge" else None
     probes = Probes.load(folder / "probes")

@@ -15,13 +15,14 @@ import torch
 from PIL import Image
 
 from badhands.cells import Cell
+from badhands.classes import BAD, GOOD, NOT_HAND
 from badhands.diffusion.blocks import TokenGrid
 from badhands.diffusion.generation import Embedding
 from badhands.diffusion.models import ModelSpec
 from badhands.extraction.job import Job, LabelChoice
 from badhands.extraction.plan import Shard
 from badhands.extraction.renderer import Replay
-from badhands.study.labels import BAD, GOOD, NOT_HAND, LabelLog, LabelRecord
+from badhands.study.labels import LabelLog, LabelRecord
 from badhands.study.prompts import Prompt
 
 WIDTH = 12

@@ -7,8 +7,8 @@ import pandas as pd
 from PIL import Image
 
 from badhands.cells import Cell, grid
-from badhands.runs import Run
-from badhands.show.tracking import NoTracker, Tracker
+from badhands.report.tracking import NoTracker, Tracker
+from badhands.run import Run
 
 CELLS = grid(["double.0", "single.0", "single.1"], [20, 12, 3])
 BEST = Cell("single.1", 12)

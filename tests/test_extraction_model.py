@@ -11,11 +11,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from badhands import CONF_DIR
+from badhands.classes import BAD, GLOBAL, GOOD, NOT_HAND
 from badhands.extraction.bill import make_bill, print_bill, trial
 from badhands.extraction.job import Job
 from badhands.extraction.renderer import PipelineRenderer
 from badhands.extraction.verdicts import Pause, record_of
-from badhands.study.labels import BAD, GLOBAL, GOOD, NOT_HAND
 from badhands.study.prompts import HANDS, load_prompts
 from badhands.study.study import Study
 from entry_points import load

@@ -17,11 +17,12 @@ from tqdm import tqdm
 
 import fake_renderer as fake
 from badhands.cells import Cell, grid
+from badhands.classes import BAD, GOOD
 from badhands.extraction import bill, captures, images
 from badhands.extraction.captures import psnr_db
 from badhands.extraction.job import LabelChoice
 from badhands.extraction.verdicts import Pause
-from badhands.study.labels import BAD, GOOD, LabelRecord
+from badhands.study.labels import LabelRecord
 from badhands.study.manifest import Manifest
 from badhands.study.prompts import Prompt
 from badhands.study.study import Study

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, jaccard_score
 
-from badhands.label import stats
+from badhands.classes import BAD, GOOD, NOT_HAND
 from badhands.labeling.agreement import agreement_table, cohen_kappa, disagree, iou
-from badhands.study.labels import BAD, GOOD, NOT_HAND, LabelRecord
+from badhands.labeling.command import stats
+from badhands.study.labels import LabelRecord
 
 
 def record(image_id, annotator, classes, verdict=None, repeat=0):

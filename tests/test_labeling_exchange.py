@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from badhands.classes import BAD, GLOBAL, GOOD, LOCAL, NOT_HAND
 from badhands.labeling.exchange import FORMATS, export_labels, import_labels
 from badhands.labeling.exchange.coco import compress, counts, decompress, from_counts
 from badhands.labeling.exchange.label_studio import pack, unpack
-from badhands.study.labels import BAD, GLOBAL, GOOD, LOCAL, NOT_HAND, LabelRecord
+from badhands.study.labels import LabelRecord
 from demo_study import make_study
 
 MASKS = arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40)))

@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from badhands.study.labels import BAD, GLOBAL, GOOD, NOT_HAND, LabelLog
+from badhands.classes import BAD, GLOBAL, GOOD, NOT_HAND
+from badhands.study.labels import LabelLog
 from demo_study import make_study
 from labeling_site import chromium, open_page, served, settled
 

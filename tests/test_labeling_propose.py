@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from badhands.cells import Cell
+from badhands.classes import GOOD
 from badhands.labeling.proposals import proposals
+from badhands.labeling.propose import SOURCE, propose_hands
 from badhands.probes.artifact import Probes, Readout
-from badhands.propose import SOURCE, propose_hands
 from badhands.study.activations import write_image
-from badhands.study.labels import GOOD
 from demo_study import make_study
 
 CELL, EARLY = Cell("single.2", 3), Cell("single.2", 17)

@@ -5,9 +5,10 @@ import os
 import numpy as np
 import pytest
 
-from badhands.label import access_for
+from badhands.classes import BAD, NOT_HAND
+from badhands.labeling.command import access_for
 from badhands.labeling.guard import Access
-from badhands.study.labels import BAD, NOT_HAND, LabelLog
+from badhands.study.labels import LabelLog
 from demo_study import make_study
 from labeling_site import InProcess
 

@@ -10,11 +10,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from badhands.probes.bank import train_bank
-from badhands.probes.folds import image_labels, make_folds
 from badhands.probes.nested import fit_platt
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.solver import logistic_loss, minimise
 from badhands.probes.task import good_task, hand_task
+from badhands.stats.folds import image_labels, make_folds
 from badhands.study.activations import ActivationCache
 from synthetic_cache import write_cache
 

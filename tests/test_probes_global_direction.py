@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from badhands.cells import grid
-from badhands.probes.folds import make_folds
 from badhands.probes.global_direction import make_splits, nearest, try_directions
 from badhands.probes.image_means import ImageMeans
 from badhands.probes.recovery import fast_auroc, recover
 from badhands.probes.scores import resample
+from badhands.stats.folds import make_folds
 
 CELLS = grid(["double.1", "single.2", "single.4"], [20, 15, 12, 8])
 T = dict.fromkeys((20, 15, 12, 8), 20)

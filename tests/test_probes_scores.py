@@ -9,12 +9,12 @@ from torchmetrics.functional.classification import binary_calibration_error
 from badhands.cells import Cell
 from badhands.probes.bank import train_bank
 from badhands.probes.controls import geometry, x0_variances
-from badhands.probes.folds import image_labels, make_folds
 from badhands.probes.image_means import image_means
 from badhands.probes.nulls import p_value, permuted_labels, refit_null, ridge_null
 from badhands.probes.scores import image_auroc, mean_pool, resample, score_cell, worst_pool
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.task import good_task
+from badhands.stats.folds import image_labels, make_folds
 from badhands.study.activations import ActivationCache
 from synthetic_cache import write_cache
 

@@ -10,9 +10,9 @@ import torch
 from badhands.cells import Cell, grid
 from badhands.probes import out_of_fold, stage
 from badhands.probes.artifact import Probes
-from badhands.probes.folds import image_labels
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.stage import fit_probes
+from badhands.stats.folds import image_labels
 from badhands.study.activations import ActivationCache
 from synthetic_cache import write_cache
 

@@ -8,21 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from badhands.classes import BAD, GLOBAL, GOOD, LOCAL, NOT_HAND, UNLABELLED
 from badhands.study import journal
-from badhands.study.labels import (
-    BAD,
-    GLOBAL,
-    GOOD,
-    LOCAL,
-    NOT_HAND,
-    UNLABELLED,
-    LabelLog,
-    LabelRecord,
-    choose_balanced,
-    decode_runs,
-    encode_runs,
-    token_rows,
-)
+from badhands.study.labels import LabelLog, LabelRecord, choose_balanced, decode_runs, encode_runs, token_rows
 
 
 def record(image_id="a", annotator="ann", classes=None, **fields) -> LabelRecord:

@@ -16,10 +16,10 @@ from omegaconf import open_dict
 
 from badhands import ROOT
 from badhands.cells import grid
-from badhands.compare import main as compare
-from badhands.dataset import Selection, choose_images, image_table, select
 from badhands.probes.artifact import Probes
-from badhands.runs import Run, runs_under
+from badhands.report.compare import main as compare
+from badhands.run import Run, runs_under
+from badhands.study.selection import Selection, choose_images, image_table, select
 from badhands.study.study import Study
 from entry_points import load
 from synthetic_study import write_study

@@ -6,7 +6,7 @@ from PIL import Image
 
 from badhands.diffusion.models import ModelSpec
 from badhands.study.manifest import ImageEntry
-from badhands.training.strips import draw_strips, fresh_pairs, shown_blocks
+from badhands.watch.fresh_strips import draw_strips, fresh_pairs, shown_blocks
 from tiny_pipeline import save_tiny
 from watch_probes import make_probes
 

@@ -92,8 +92,8 @@ def fit(scratch: Path, rehearse: bool, say: Callable[..., None]) -> None:
         gap = (gpu.token_auroc[places] - cpu.token_auroc).abs().max()
         say("largest difference of token AUROC between the devices", float(gap))
 
-    from badhands.training.measure import measure
-    from badhands.training.settings import MeasureConfig
+    from badhands.measures.settings import MeasureConfig
+    from badhands.measures.stage import measure
 
     start = time.perf_counter()
     measure(cache, scratch / "run", MeasureConfig(), cells=few)

@@ -23,12 +23,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from synthetic import full_cache
 
-from badhands.analysis.contrasts import contrast
-from badhands.analysis.moments import Groups, GroupSums, Moments, stream_moments
-from badhands.analysis.nulls import distance_terms, over_bootstraps, over_permutations, permuted, resampled
-from badhands.analysis.projections import principal
-from badhands.analysis.sides import CellSums, observed, sides
 from badhands.cells import Cell
+from badhands.measures.contrasts import contrast
+from badhands.measures.moments import Groups, GroupSums, Moments, stream_moments
+from badhands.measures.nulls import distance_terms, over_bootstraps, over_permutations, permuted, resampled
+from badhands.measures.projections import principal
+from badhands.measures.sides import CellSums, observed, sides
 from badhands.study.activations import ActivationCache
 
 THREADS = int(os.environ.get("THREADS", "2"))
@@ -154,8 +154,8 @@ def part_tokens(cache: ActivationCache, path: Path, cells: int = 3, permutations
 
 
 def part_stage(cache: ActivationCache, path: Path) -> None:
-    from badhands.training.measure import measure
-    from badhands.training.settings import MeasureConfig
+    from badhands.measures.settings import MeasureConfig
+    from badhands.measures.stage import measure
 
     config = MeasureConfig(threads=THREADS)
     spent, _ = seconds(lambda: measure(cache, path.parent / "run", config, figures=False))

@@ -34,14 +34,14 @@ from threadpoolctl import threadpool_limits
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from synthetic import FOLDER, full_cache
 
-from badhands.analysis.threads import spread
 from badhands.cells import Cell
 from badhands.probes.bank import train_bank
 from badhands.probes.fitting import fit
-from badhands.probes.folds import image_labels, make_folds
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.standardise import standardise
 from badhands.probes.task import Task, good_task
+from badhands.stats.folds import image_labels, make_folds
+from badhands.stats.threads import spread
 from badhands.study.activations import ActivationCache
 
 T = TypeVar("T")

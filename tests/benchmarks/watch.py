@@ -13,10 +13,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from badhands.diffusion.models import ModelSpec
+from badhands.experiments.fresh import Scene, fresh_pairs
 from badhands.probes.artifact import Probes
 from badhands.tiny_hands import CHECKPOINTS
 from badhands.watch import watch
-from badhands.watch.fresh import Scene, fresh_pairs
 from badhands.watch.watcher import Seen
 from watch_probes import make_probes
 

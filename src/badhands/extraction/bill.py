@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from badhands.classes import BAD, GOOD
 from badhands.extraction.images import ready_images
 from badhands.extraction.job import Job
 from badhands.extraction.renderer import Renderer
 from badhands.extraction.verdicts import choice
 from badhands.study.activation_file import ImageFile
-from badhands.study.labels import BAD, GOOD, LabelRecord
+from badhands.study.labels import LabelRecord
 from badhands.study.study import Study
 
 HEADER_BYTES = 20_000

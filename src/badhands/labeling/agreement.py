@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from badhands.study.labels import BAD, GOOD, UNLABELLED, LabelRecord
+from badhands.classes import BAD, GOOD, UNLABELLED
+from badhands.study.labels import LabelRecord
 
 Pairs = Sequence[tuple[LabelRecord, LabelRecord]]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from badhands.study.labels import GLOBAL, NOT_HAND, VERDICTS, LabelRecord, decode_runs
+from badhands.classes import GLOBAL, NOT_HAND
+from badhands.study.labels import VERDICTS, LabelRecord, decode_runs
 from badhands.study.manifest import ImageEntry
 
 MAX_BODY = 1 << 20

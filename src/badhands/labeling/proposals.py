@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from badhands.classes import BAD
 from badhands.labeling.changes import JUDGE
 from badhands.labeling.exchange.png_masks import read_mask
-from badhands.study.labels import BAD, LabelRecord
+from badhands.study.labels import LabelRecord
 from badhands.study.manifest import ImageEntry, check_id
 from badhands.study.study import Study
 

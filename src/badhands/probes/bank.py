@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.functional.classification import binary_auroc
 
-from badhands.analysis.threads import spread
 from badhands.cells import Cell
 from badhands.probes.artifact import Readout
 from badhands.probes.nested import CellFit, fit_cell
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.standardise import working_dtype
 from badhands.probes.task import Task
+from badhands.stats.threads import spread
 
 Read = Callable[[Cell], Tensor]
 """Rows of a task from one cell, [n, d]."""

@@ -8,10 +8,10 @@ import numpy as np
 from torch import Tensor
 
 from badhands.cells import PSEUDO_BLOCKS, Cell
-from badhands.probes.folds import image_labels, make_folds
 from badhands.probes.scores import resample
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.task import NOT_HAND, Task, good_task, hand_task, scene_task
+from badhands.stats.folds import image_labels, make_folds
 from badhands.study.activations import ActivationCache
 
 

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from badhands.cells import Cell
 from badhands.probes.fitting import descend, fit
-from badhands.probes.folds import GOOD_IMAGE
 from badhands.probes.image_means import ImageMeans
 from badhands.probes.scores import image_auroc, mean_pool
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.solver import curvature
 from badhands.probes.standardise import relabel, standardise
 from badhands.probes.task import Task
+from badhands.stats.folds import GOOD_IMAGE
 
 RIDGE = 1.0
 """Penalty of `ridge_null`, in units of the mean squared length of an image mean."""

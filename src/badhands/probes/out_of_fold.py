@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from badhands.cells import Cell
-from badhands.paired import OutOfFold
 from badhands.probes.bank import ProbeBank
-from badhands.probes.folds import BAD_IMAGE
 from badhands.probes.scores import mean_pool
+from badhands.stats.folds import BAD_IMAGE
+from badhands.stats.paired import OutOfFold
 
 NAME = "oof.npz"
 

@@ -10,9 +10,9 @@ import pandas as pd
 from badhands.probes.artifact import Probes
 from badhands.probes.bank import ProbeBank
 from badhands.probes.data import ProbeData
-from badhands.probes.folds import GOOD_IMAGE
 from badhands.probes.image_means import ImageMeans
 from badhands.probes.scores import mean_pool
+from badhands.stats.folds import GOOD_IMAGE
 
 LOSSES = (0.01, 0.02, 0.05, 0.1, 0.2)
 """Shares of good images that an abort threshold may cost."""

@@ -8,11 +8,11 @@ import torch
 from badhands.cells import Cell
 from badhands.probes.bank import ProbeBank
 from badhands.probes.data import ProbeData
-from badhands.probes.folds import BAD_IMAGE, GOOD_IMAGE
 from badhands.probes.image_means import ImageMeans
 from badhands.probes.nulls import p_value, permuted_labels, refit_null, ridge_null
 from badhands.probes.scores import image_auroc, mean_pool, score_cell
 from badhands.probes.tables import ScoreTable
+from badhands.stats.folds import BAD_IMAGE, GOOD_IMAGE
 
 SPLITS = {"good_vs_local": 1, "good_vs_global": 2}
 FEWEST_OF_A_KIND = 4

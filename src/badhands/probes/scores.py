@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from badhands.probes.folds import BAD_IMAGE, GOOD_IMAGE
+from badhands.stats.folds import BAD_IMAGE, GOOD_IMAGE
 
 WORST = 0.1
 """Share of an image's tokens pooled by `worst_pool`."""

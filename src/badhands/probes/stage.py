@@ -15,6 +15,8 @@ import pandas as pd
 import torch
 
 from badhands.cells import Cell
+from badhands.figures.global_maps import draw_recovery, draw_transfer
+from badhands.figures.probe_maps import draw_baselines, draw_probe_maps
 from badhands.probes import out_of_fold
 from badhands.probes.bank import ProbeBank, quiet_trainer, train_bank
 from badhands.probes.controls import GEOMETRY, PROMPT, geometry, prompt_words, x0_variances
@@ -28,8 +30,6 @@ from badhands.probes.score_rows import add_cheap_null, add_kinds, add_refit_null
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.tables import ScoreTable, global_table, transfer_table
 from badhands.probes.task import Task
-from badhands.show.global_maps import draw_recovery, draw_transfer
-from badhands.show.probe_maps import draw_baselines, draw_probe_maps
 from badhands.study.activations import ActivationCache
 
 GLOBAL_BOOTSTRAPS = 300

@@ -11,14 +11,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from badhands.classes import BAD, GLOBAL, GOOD, NOT_HAND
 from badhands.study.journal import Journal
-
-UNLABELLED, GOOD, BAD, NOT_HAND = 0, 1, 2, 3
-CLASS_NAMES = ("unlabelled", "good", "bad", "not hand")
-
-UNKNOWN_KIND, LOCAL, GLOBAL = 0, 1, 2
-"""Kinds of error: LOCAL is one wrong finger, GLOBAL a hand that is wrong as a whole."""
-KIND_NAMES = ("unknown", "local", "global")
 
 Verdict = Literal["good", "bad", "no_hand", "skip"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from badhands import CONF_DIR, OUTPUTS
 from badhands.diffusion.generation import embed_prompts, generate
 from badhands.diffusion.models import ModelSpec, load_pipeline
-from badhands.show.palette import BAD, GOOD, NOT_HAND
+from badhands.figures.palette import BAD, GOOD, NOT_HAND
 from badhands.tiny_hands.attributes import VOCABULARY, attributes_of, random_captions
 from badhands.tiny_hands.judge import Judge, Verdict
 from badhands.tiny_hands.obeys import obedience

@@ -5,7 +5,21 @@ with watch(pipe, Probes.load("outputs/runs/.../probes")) as seen:
 seen.save("watched")
 """
 
+import sys
+from types import ModuleType
+from typing import Any
+
 from badhands.watch.policies import Abort, Steer
 from badhands.watch.watcher import Frame, Seen, watch
 
 __all__ = ["Abort", "Frame", "Seen", "Steer", "watch"]
+
+
+class _CallablePackage(ModuleType):
+    """`badhands.watch` names this package and, for `from badhands import watch`, its main function."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return watch(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

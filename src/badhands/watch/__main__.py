@@ -72,14 +72,14 @@ def run_study(options: dict[str, Any], spec: Any, probes: "Probes", choice: "Pol
     target = Path(given["folder"]).expanduser() if given["folder"] else folder
     source = options["prompts_file"] or options["model"]["prompts"]
     if options["study"] == "abort":
-        from badhands.watch.abort_study import AbortStudy
+        from badhands.experiments.abort_study import AbortStudy
 
         study = AbortStudy(int(given["images"]), int(given["live"]), int(given["bootstraps"]))
     else:
-        from badhands.watch.steer_study import SteerStudy
+        from badhands.experiments.steer_study import SteerStudy
 
         study = SteerStudy(int(given["images"]), tuple(given["strengths"]), int(given["random"]), choice)
-    from badhands.watch.fresh import study_prompts
+    from badhands.experiments.fresh import study_prompts
 
     print(study.run(spec, probes, source, target, known=study_prompts(probes.card.get("study"))))
 
@@ -89,8 +89,8 @@ def watch_pictures(
 ) -> None:
     """Draw the prompt with one seed after the other until `images` of them came through."""
     from badhands.diffusion.taps import AllDropped
+    from badhands.experiments.fresh import Pair, Scene, find_judge, fresh_pairs
     from badhands.watch.fitting import main_block
-    from badhands.watch.fresh import Pair, Scene, find_judge, fresh_pairs
     from badhands.watch.watcher import watch
 
     given = options["watch"]

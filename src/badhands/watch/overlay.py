@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from badhands.show.palette import INK, P_BAD_CMAP, P_BAD_RANGE, PAPER
+from badhands.figures.palette import INK, P_BAD_CMAP, P_BAD_RANGE, PAPER
 from badhands.watch.watcher import Frame
 
 OPACITY = 0.62

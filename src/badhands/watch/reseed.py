@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from badhands.diffusion.taps import AllDropped
+from badhands.experiments.fresh import Pair, Scene
 from badhands.probes.artifact import Probes
-from badhands.watch.fresh import Pair, Scene
 from badhands.watch.policies import Policy
 from badhands.watch.watcher import Seen, watch
 

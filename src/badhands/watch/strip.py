@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from badhands.show.palette import BAD, GOOD, INK, PAPER
+from badhands.figures.palette import BAD, GOOD, INK, PAPER
 from badhands.watch.overlay import colour_bar, enlarged, font, overlay, tint, told
 from badhands.watch.watcher import Frame, Seen
 

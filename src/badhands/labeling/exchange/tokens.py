@@ -7,7 +7,8 @@ import numpy as np
 from einops import rearrange, reduce, repeat
 from numpy.typing import NDArray
 
-from badhands.study.labels import BAD, GLOBAL, GOOD, LOCAL, NOT_HAND, UNKNOWN_KIND, LabelRecord
+from badhands.classes import BAD, GLOBAL, GOOD, LOCAL, NOT_HAND, UNKNOWN_KIND
+from badhands.study.labels import LabelRecord
 from badhands.study.manifest import ImageEntry, check_id
 
 LAYERS: dict[str, tuple[int, int]] = {

@@ -1,0 +1,1 @@
+"""Does knowing help? Tables of costs and effects."""

@@ -1,0 +1,164 @@
+"""The direction from bad to good in every cell, and whether cells agree about it (Eq. 1, 2, 5)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from badhands.measures.contrasts import Contrast
+from badhands.measures.nulls import splits
+from badhands.measures.sides import CellSums, image_means, noise, observed, sides
+
+CHUNK = 32
+"""Permutations done at once in all cells."""
+
+
+@dataclass(frozen=True)
+class Direction:
+    """v of one cell: v = mean(good) - mean(bad) (Eq. 1)."""
+
+    v: np.ndarray
+    """float64[d], raw units."""
+    v_standard: np.ndarray
+    """float64[d], in units of the standard deviation of all tokens in play."""
+    squared: float
+    """|v|^2 without the part that noise adds (Eq. 2); <= 0: not resolved."""
+    squared_standard: float
+
+
+def direction(chosen: Contrast, sums: CellSums) -> Direction:
+    """v (Eq. 1) and its unbiased squared length (Eq. 2), raw and channel-standardised."""
+    v = sides(sums, observed(chosen)).gap[0].double().numpy()
+    extra = sum(noise(*image_means(chosen, sums, good)) for good in (True, False))
+    raw = v * sums.sd
+    return Direction(raw, v, float(raw @ raw - (extra * sums.sd**2).sum()), float(v @ v - np.sum(extra)))
+
+
+def participation_ratio(chosen: Contrast, sums: CellSums, raw: bool) -> float:
+    """(tr S)^2 / tr S^2 of the covariance S of image means about their class: how many directions they fill.
+
+    Both parts without the bias of few images (their plug-in ratio cannot exceed the number of images).
+    """
+    centred = []
+    for good in (True, False):
+        means, share = image_means(chosen, sums, good)
+        centred.append(means - share @ means)
+    both = np.concatenate(centred) * (sums.sd if raw else 1.0)
+    gram = both @ both.T
+    free = max(len(both) - 2, 2)
+    square, of_squares = np.trace(gram) ** 2 / free**2, (gram**2).sum() / free**2
+    of_squares = (of_squares - square / free) * free**2 / ((free - 1) * (free + 2))
+    of_squares = max(of_squares, square / both.shape[1])
+    return float(max(1.0, (square - 2 * of_squares / free) / of_squares))
+
+
+def expected_gap(chosen: Contrast, ratio: float) -> float:
+    """Gap along an in-sample v with labels at random, in standard deviations of image means: about
+    sqrt(PR (1/J1 + 1/J0)); any in-sample plot along v shows this much even if the classes are the same."""
+    good, bad = chosen.counts
+    return float(np.sqrt(ratio * (1 / good + 1 / bad)))
+
+
+def cosines(v: np.ndarray) -> np.ndarray:
+    """Cosine matrix of the rows of [C, d], float64[C, C]."""
+    unit = v / (np.linalg.norm(v, axis=1, keepdims=True) + 1e-300)
+    return unit @ unit.T
+
+
+class CellStack:
+    """Row sums of several cells of equal width side by side, so that one product serves all of them."""
+
+    def __init__(self, chosen: Contrast, cells: Sequence[CellSums], raw: bool):
+        width = 1 + max(int(cell.alive.max()) for cell in cells)
+        self.chosen = chosen
+        self.n = cells[0].n
+        self.s = torch.zeros(len(self.n), len(cells), width)
+        """float32[r, C, d]; raw units divided by the cell's own overall scale, which no cosine feels."""
+        for k, cell in enumerate(cells):
+            scale = torch.from_numpy(cell.sd / np.sqrt((cell.sd**2).mean())).float() if raw else 1.0
+            self.s[:, k, torch.from_numpy(cell.alive)] = cell.s * scale
+        self.total = self.s.sum(0)
+
+    def directions(self, good: Tensor, bad: Tensor | None = None) -> Tensor:
+        """v of every cell under b labellings float32[b, r]: [b, C, d]."""
+        count = good @ self.n
+        summed = torch.einsum("br,rcd->bcd", good, self.s)
+        if bad is None:
+            rest, others = self.total - summed, self.n.sum() - count
+        else:
+            rest, others = torch.einsum("br,rcd->bcd", bad, self.s), bad @ self.n
+        return summed.div_(count[:, None, None]).sub_(rest.div_(others[:, None, None]))
+
+    def inner_products_null(self, good: Tensor) -> Tensor:
+        """v_c . v_c' under every permutation, [count, C, C]."""
+        found = []
+        for chunk in good.split(CHUNK):
+            v = self.directions(chunk)
+            found.append(v @ v.mT)
+        return torch.cat(found)
+
+    def inner_products_halves(self, count: int, seed: int) -> np.ndarray:
+        """v_c . v_c' with v from disjoint halves of the images, mean of `count` random splits: float64[C, C].
+
+        The noise of the two factors is independent, so the expectation is that of noiseless directions (Eq. 5).
+        """
+        image = self.chosen.image
+        good, bad = (torch.from_numpy(side.astype(np.float32)) for side in (self.chosen.good, ~self.chosen.good))
+        summed = np.zeros((self.s.shape[1],) * 2)
+        for first in splits(self.chosen, count, seed):
+            half = torch.from_numpy(np.stack([first[image], ~first[image]]).astype(np.float32))
+            v = self.directions(half * good, half * bad)
+            summed += (v[0] @ v[1].T).double().numpy()
+        return (summed + summed.T) / (2 * count)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Cosines between the directions of C cells; all matrices float64[C, C]."""
+
+    cosine: np.ndarray
+    corrected: np.ndarray
+    """Without noise; NaN where one of the two directions is not resolved."""
+    null_low: np.ndarray
+    null_mean: np.ndarray
+    null_high: np.ndarray
+    """Of `cosine` under joint permutations: cells agree even for random labels, since they share the images."""
+    p: np.ndarray
+    """One-sided: permutations whose cosine is at least this high."""
+    resolved: np.ndarray
+    """bool[C]: the unbiased |v|^2 is positive and |v|^2 is larger than under permuted labels (p < 0.05)."""
+    length_p: np.ndarray
+    """float64[C], permutation p-value of |v|^2."""
+
+
+def agreement(stack: CellStack, squared: np.ndarray, good: Tensor, halves: int, seed: int) -> Agreement:
+    """Cosines with their noise correction and null (Eq. 5).
+
+    Args:
+        squared: float64[C], unbiased |v|^2 (Eq. 2); only its sign is used.
+        good: float32[count, r], joint permutations (`nulls.permuted`).
+    """
+    v = stack.directions(observed(stack.chosen))[0].double().numpy()
+    null = stack.inner_products_null(good).double().numpy()
+    length = null[:, range(len(v)), range(len(v))]
+    length_p = (1 + (length >= (v**2).sum(1)).sum(0)) / (1 + len(null))
+    norm = np.sqrt(np.maximum(length, 1e-300))
+    null /= norm[:, :, None] * norm[:, None, :]
+    cosine = cosines(v)
+    disjoint = stack.inner_products_halves(halves, seed)
+    own = np.diag(disjoint)
+    resolved = (squared > 0) & (own > 0) & (length_p < 0.05)
+    root = np.sqrt(np.where(resolved, own, np.nan))
+    low, high = np.quantile(null, [0.025, 0.975], axis=0)
+    return Agreement(
+        cosine=cosine,
+        corrected=disjoint / (root[:, None] * root),
+        null_low=low,
+        null_mean=null.mean(0),
+        null_high=high,
+        p=(1 + (null >= cosine - 1e-9).sum(0)) / (1 + len(null)),
+        resolved=resolved,
+        length_p=length_p,
+    )

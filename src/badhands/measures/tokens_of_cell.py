@@ -1,0 +1,197 @@
+"""The second pass over a cell's tokens, for what moments cannot say: held-out scores, kurtosis, PCA."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from badhands.cells import Cell
+from badhands.measures.contrasts import HAND, Contrast
+from badhands.measures.directions import expected_gap, participation_ratio
+from badhands.measures.gaussianity import excess_kurtosis, score_kurtosis
+from badhands.measures.nulls import image_counts, p_value, permuted, resampled, shifted_interval
+from badhands.measures.plan import Plan
+from badhands.measures.projections import leading_beside, principal
+from badhands.measures.reduced import full_distances, outer_sums
+from badhands.measures.scores import HeldOut, Rules, held_out, mass_mean, qda, training_sides
+from badhands.measures.separation import bayes_error_bounds
+from badhands.measures.settings import MeasureConfig
+from badhands.measures.sides import CellSums, observed
+from badhands.stats.long_table import LongTable
+from badhands.study.activations import ActivationCache
+
+RULES = {"mass_mean": mass_mean, "qda": qda}
+
+
+@dataclass(eq=False)
+class TokenPass:
+    """Reads one cell after the other; memory is bounded by `config.max_tokens` rows of one cell."""
+
+    cache: ActivationCache
+    plan: Plan
+    config: MeasureConfig
+    table: LongTable
+    pca: LongTable
+    points: list[pd.DataFrame] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        tokens = self.cache.tokens
+        counted = np.flatnonzero(self.plan.groups.of_token >= 0)
+        rng = np.random.default_rng([self.config.seed, 4])
+        share = min(1.0, self.config.max_tokens / len(counted))
+        place = rng.permutation(len(counted))
+        group = self.plan.groups.of_token[counted]
+        order = np.lexsort((place, group))
+        rank = np.empty(len(counted), int)
+        starts = np.cumsum(self.plan.groups.n) - self.plan.groups.n
+        rank[order] = np.arange(len(counted)) - starts[group[order]]
+        keep = rank < np.maximum(2, np.ceil(share * self.plan.groups.n[group]))
+        self.rows = counted[keep]
+        """int[n], rows of the token table in use: the same share of every image."""
+        self.hand = torch.from_numpy(np.flatnonzero(np.isin(tokens.label[self.rows], HAND)))
+        self.row_of = {c.name: c.rows_of_tokens(self.plan.groups.of_token)[self.rows] for c in self.plan.contrasts}
+        self.shown = self._points(rng)
+        config, main = self.config, self.plan.main
+        self._counts = {
+            c.name: image_counts(c, config.bootstraps, config.seed).double().numpy() for c in self.plan.contrasts
+        }
+        self._permuted = permuted(main, config.permutations, config.seed)
+        self._resampled = resampled(main, config.bootstraps, config.seed)
+
+    def add(self, cell: Cell, sums: dict[str, CellSums]) -> None:
+        """All rows of one cell. `sums` by contrast name."""
+        main = self.plan.main
+        x = self.cache.read(cell, self.rows).float()
+        centre = np.zeros(x.shape[1])
+        centre[sums[main.name].alive] = sums[main.name].mean
+        x -= torch.from_numpy(centre).float()
+        self._scores(cell, x, centre, sums)
+        hand = x if len(self.hand) == len(x) else x[self.hand]
+        row = torch.from_numpy(self.row_of[main.name])[self.hand]
+        self._kurtosis(cell, hand, row, sums[main.name])
+        self._projections(cell, hand, row, sums[main.name])
+
+    def _scores(self, cell: Cell, x: Tensor, centre: np.ndarray, sums: dict[str, CellSums]) -> None:
+        rules = []
+        for chosen in self.plan.contrasts:
+            fold = self.plan.folds_of(chosen)
+            fitted = training_sides(chosen, sums[chosen.name], fold, self.config.folds)
+            rules += [fit(fitted).on_raw(sums[chosen.name], centre) for fit in RULES.values()]
+        every = Rules.joined(rules).scores(x).view(len(x), len(self.plan.contrasts), len(RULES), self.config.folds)
+        for k, chosen in enumerate(self.plan.contrasts):
+            used = np.flatnonzero(self.row_of[chosen.name] >= 0)
+            row = self.row_of[chosen.name][used]
+            fold = self.plan.folds_of(chosen)[chosen.image[row]]
+            found: dict[str, HeldOut] = {}
+            for r, probe in enumerate(RULES):
+                score = every[used, k, r, fold].double().numpy()
+                found[probe] = held_out(chosen, score, row, self._counts[chosen.name])
+                self._held_out_rows(chosen, cell, probe, found[probe])
+                if probe == "mass_mean":
+                    value = score_kurtosis(score, row)
+                    self.table.add(chosen, cell, "kurtosis_scores", value, probe=probe, split="held-out")
+            gain = found["qda"].aurocs - found["mass_mean"].aurocs
+            value = found["qda"].metrics["auroc"][0] - found["mass_mean"].metrics["auroc"][0]
+            interval = np.quantile(gain, [0.025, 0.975])
+            self.table.add(chosen, cell, "auroc_gain", value, interval, probe="qda", split="held-out")
+
+    def _held_out_rows(self, chosen: Contrast, cell: Cell, probe: str, found: HeldOut) -> None:
+        for metric, (value, low, high) in found.metrics.items():
+            self.table.add(chosen, cell, metric, value, (low, high), probe=probe, split="held-out")
+        bounds = bayes_error_bounds(found.metrics["db_scores"][0])
+        for metric, value in zip(("bayes_error_lower", "bayes_error_upper"), bounds, strict=True):
+            self.table.add(chosen, cell, metric, value, probe=probe, split="held-out")
+
+    def _kurtosis(self, cell: Cell, x: Tensor, row: Tensor, sums: CellSums) -> None:
+        means = torch.zeros(len(sums.n), x.shape[1])
+        means[:, torch.from_numpy(sums.alive)] = sums.s / sums.n[:, None] * torch.from_numpy(sums.sd).float()
+        values = excess_kurtosis(x, row, means)[torch.from_numpy(sums.alive)].numpy()
+        self.table.add(self.plan.main, cell, "kurtosis_channels", np.median(values), np.quantile(values, [0.1, 0.9]))
+
+    def _projections(self, cell: Cell, x: Tensor, row: Tensor, sums: CellSums) -> None:
+        main, folds = self.plan.main, self.config.folds
+        x -= x.mean(0)
+        found = principal(x, self.config.reduced, self.config.seed)
+        for k in range(2):
+            self.pca.add(main, cell, f"explained_{k + 1}", float(found.explained[k]))
+        self._full_distance(cell, found.coordinates @ (found.basis.T @ found.components.T), row)
+
+        fold = self.plan.folds_of(main)
+        per_fold = training_sides(main, sums, fold, folds).gap
+        everything = training_sides(main, sums, np.full(len(fold), -1), 1).gap
+        v = torch.zeros(1 + folds, x.shape[1])
+        v[:, torch.from_numpy(sums.alive)] = torch.cat([everything, per_fold]) * torch.from_numpy(sums.sd).float()
+        v /= v.norm(dim=1, keepdim=True).clamp(min=1e-30)
+        along = x @ v.T
+        beside, y = leading_beside(found, v[0], along[:, 0])
+        y_held = torch.empty_like(y)
+        own = torch.from_numpy(fold[main.image])[row].long()
+        for f in range(folds):
+            if bool((own == f).any()):
+                y_held[own == f] = leading_beside(found, v[1 + f], along[:, 1 + f], toward=beside)[1][own == f]
+        x_held = along.gather(1, own[:, None] + 1)[:, 0]
+        good = torch.from_numpy(main.good)[row]
+        for name, values in (("in_sample", along[:, 0]), ("held_out", x_held)):
+            split = name.replace("_", "-")
+            self.pca.add(main, cell, "gap_along_v", _gap(values.numpy(), row.numpy(), main), split=split)
+        chance = expected_gap(main, participation_ratio(main, sums, raw=True))
+        self.pca.add(main, cell, "gap_along_v_chance", chance, split="in-sample")
+        columns = {"pc1": found.coordinates @ (found.basis.T @ found.components[0]),
+                   "pc2": found.coordinates @ (found.basis.T @ found.components[1]),
+                   "v": along[:, 0], "beside_v": y, "v_held_out": x_held, "beside_v_held_out": y_held}  # fmt: skip
+        picked = {name: np.round(values[self.shown].double().numpy(), 5) for name, values in columns.items()}
+        tokens, at = self.cache.tokens, self.rows[self.hand.numpy()[self.shown]]
+        self.points.append(
+            pd.DataFrame(
+                {"block": cell.block, "timestep": cell.timestep, "good": good[self.shown].numpy(),
+                 "kind": tokens.kind[at], "image": tokens.image[at], "token": tokens.token[at], **picked}
+            )
+        )  # fmt: skip
+
+    def _full_distance(self, cell: Cell, y: Tensor, row: Tensor) -> None:
+        """Eq. 7 on leading components, with null and interval."""
+        main = self.plan.main
+        sums = outer_sums(y, row, len(main.good))
+        as_it_is = observed(main)
+        value = float(full_distances(sums, as_it_is, 1 - as_it_is)[0])
+        null = full_distances(sums, self._permuted, 1 - self._permuted).numpy()
+        drawn = full_distances(sums, *self._resampled).numpy()
+        corrected = value - float(null.mean())
+        name = f"db_full{y.shape[1]}"
+        self.table.add(main, cell, f"{name}_plugin", value)
+        self.table.add(main, cell, f"{name}_null", null.mean(), np.quantile(null, [0.025, 0.975]), split="permutation")
+        interval = shifted_interval(corrected, drawn)
+        self.table.add(main, cell, f"{name}_corrected", corrected, interval, split="corrected")
+        self.table.add(main, cell, f"{name}_p", p_value(value, null), split="permutation")
+
+    def _points(self, rng: np.random.Generator) -> np.ndarray:
+        """Positions within the hand tokens to draw: as many of each class, spread over the images, in mixed order."""
+        row = self.row_of[self.plan.main.name][self.hand.numpy()]
+        picked = []
+        for side in (True, False):
+            of_side = rng.permutation(np.flatnonzero(self.plan.main.good[row] == side))
+            order = np.argsort(_rank_within(row[of_side]), kind="stable")
+            picked.append(of_side[order][: self.config.points])
+        return rng.permutation(np.concatenate(picked))
+
+
+def _rank_within(group: np.ndarray) -> np.ndarray:
+    """0, 1, 2 ... within each group, in the order given."""
+    order = np.argsort(group, kind="stable")
+    _, starts, sizes = np.unique(group[order], return_index=True, return_counts=True)
+    rank = np.empty(len(group), int)
+    rank[order] = np.arange(len(group)) - np.repeat(starts, sizes)
+    return rank
+
+
+def _gap(values: np.ndarray, row: np.ndarray, chosen: Contrast) -> float:
+    """Distance of the class means of image means, in standard deviations of image means within a class."""
+    count = np.bincount(row, minlength=len(chosen.good))
+    used = count > 0
+    means = np.bincount(row, values, minlength=len(count))[used] / count[used]
+    good = chosen.good[used]
+    within = np.concatenate([means[side] - means[side].mean() for side in (good, ~good)])
+    degrees = max(len(within) - 2, 1)
+    return float((means[good].mean() - means[~good].mean()) / (np.sqrt((within**2).sum() / degrees) + 1e-30))

@@ -1,0 +1,1 @@
+"""What a run's files say: page, tracker, comparison."""

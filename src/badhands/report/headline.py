@@ -1,0 +1,130 @@
+"""The numbers that a run is known by: for the terminal, the report's cards, W&B's table of runs and the comparison."""
+
+from typing import Any
+
+import pandas as pd
+
+from badhands.cells import Cell
+from badhands.report.results import auroc, distances, early, findings, recovery, ridge
+from badhands.run import Run
+
+Value = float | int | str
+
+
+def summary(run: Run) -> dict[str, Value]:
+    """Flat numbers, with `_lo` and `_hi` beside those that have an interval; only what the run has computed."""
+    found: dict[str, Value] = {}
+    images = run.table("images")
+    if len(images):
+        found |= {
+            "images": len(images),
+            "good_images": int((images["class"] == "good").sum()),
+            "bad_images": int((images["class"] == "bad").sum()),
+        }
+    scores = auroc(run)
+    if len(scores):
+        found |= _best(scores, "best")
+        chance = ridge(run)
+        if len(chance):
+            best = chance.loc[chance["value"].idxmax()]
+            found |= {"ridge_cell": _name(best), "ridge_auroc": float(best["value"]), "best_p_max": float(best["p"])}
+        first = early(scores)
+        if len(first):
+            found |= _best(first, "early")
+        found["mean_auroc"] = float(scores["value"].mean())
+        found |= {
+            f"auroc/{block}": float(v) for block, v in scores.groupby("block", sort=False)["value"].mean().items()
+        }
+    apart = distances(run)
+    if len(apart):
+        peak = apart.loc[apart["d_b_corrected"].idxmax()]
+        found |= {"d_b_peak_cell": _name(peak), "d_b_peak": float(peak["d_b_corrected"])}
+        found |= {"d_b_peak_lo": float(peak["lo"]), "d_b_peak_hi": float(peak["hi"])}
+    found |= recovery(run)
+    found |= {f"seconds/{stage.name}": stage.seconds for stage in run.stages}
+    return found
+
+
+def headline(run: Run) -> str:
+    """What train.py prints at its end."""
+    found = summary(run)
+    lines = [("run", run.name)]
+    if "images" in found:
+        lines.append(("images", f"{found['good_images']} good, {found['bad_images']} bad hands"))
+    for key, label in (("best", "best cell"), ("early", "best in the first fifth of the steps")):
+        if f"{key}_cell" in found:
+            lines.append((label, f"{found[f'{key}_cell']}: image AUROC {interval(found, f'{key}_auroc')}"))
+    if "best_p_max" in found:
+        lines.append(
+            ("ridge on image means", f"best cell {found['ridge_cell']}: {found['ridge_auroc']:.3f}, {_p(found)}")
+        )
+    if "mean_auroc" in found:
+        lines.append(("mean over cells", f"image AUROC {found['mean_auroc']:.3f}"))
+    if "recovery" in found:
+        lines.append(
+            ("one global direction", f"keeps {interval(found, 'recovery')} of what is above 1/2, in unseen cells")
+        )
+    if "d_b_peak_cell" in found:
+        lines.append(("D_B, corrected, peaks at", f"{found['d_b_peak_cell']}: {interval(found, 'd_b_peak')}"))
+    lines.append(("report", str(run.report)))
+    wide = max(len(label) for label, _ in lines)
+    return "\n".join(f"  {label:<{wide}}  {text}" for label, text in lines)
+
+
+def cards(run: Run) -> list[dict[str, str]]:
+    """The same as cards on top of the report."""
+    found = summary(run)
+    made: list[dict[str, str]] = []
+
+    def card(label: str, value: str, note: str = "") -> None:
+        made.append({"label": label, "value": value, "note": note})
+
+    if "images" in found:
+        card("labelled images", str(found["images"]), f"{found['good_images']} good, {found['bad_images']} bad hands")
+    if "best_auroc" in found:
+        card("image AUROC of the best cell", f"{found['best_auroc']:.2f}", _at(found, "best"))
+    if "best_p_max" in found:
+        card("ridge probe, best cell", f"{found['ridge_auroc']:.2f}", f"{found['ridge_cell']}; {_p(found)}")
+    if "early_auroc" in found:
+        card("best in the first fifth of the steps", f"{found['early_auroc']:.2f}", _at(found, "early"))
+    if "recovery" in found:
+        share = f"of the AUROC above 1/2, in cells it has not seen{_range(found, 'recovery')}"
+        card("kept by one direction", f"{found['recovery']:.0%}", share)
+    if "d_b_peak" in found:
+        card("D_B peaks at", str(found["d_b_peak_cell"]), f"corrected {interval(found, 'd_b_peak')}")
+    return made
+
+
+def answers(run: Run) -> list[str]:
+    """The sentences on top of the report: how well the best cell does, and whether one direction is enough."""
+    told = findings(run)
+    return [told[name] for name in ("best_cell", "one_direction") if name in told]
+
+
+def interval(found: dict[str, Any], key: str) -> str:
+    return f"{found[key]:.3f}{_range(found, key)}"
+
+
+def _p(found: dict[str, Any]) -> str:
+    return f"p = {found['best_p_max']:.3g} against the largest of all cells under shuffled labels"
+
+
+def _range(found: dict[str, Any], key: str) -> str:
+    lo, hi = found.get(f"{key}_lo"), found.get(f"{key}_hi")
+    return f" [{lo:.3f}, {hi:.3f}]" if lo is not None and hi is not None else ""
+
+
+def _at(found: dict[str, Any], key: str) -> str:
+    return f"{found[f'{key}_cell']},{_range(found, f'{key}_auroc')}"
+
+
+def _best(table: pd.DataFrame, key: str) -> dict[str, Value]:
+    best = table.loc[table["value"].idxmax()]
+    found: dict[str, Value] = {f"{key}_cell": _name(best), f"{key}_auroc": float(best["value"])}
+    if pd.notna(best["lo"]):
+        found |= {f"{key}_auroc_lo": float(best["lo"]), f"{key}_auroc_hi": float(best["hi"])}
+    return found
+
+
+def _name(row: pd.Series) -> str:
+    return str(Cell(row["block"], int(row["timestep"])))

@@ -1,0 +1,136 @@
+"""report.html: one run as a page that explains itself, readable without W&B and without a network.
+
+python -m badhands.report.report outputs/runs/...      write it again from the run's files
+"""
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from badhands.report.captions import SECTIONS, SENTENCES, WATCHED, caption, section_of, strip_caption
+from badhands.report.caveats import caveats
+from badhands.report.headline import answers, cards
+from badhands.report.page import data_uri, render
+from badhands.report.results import cells_table, findings
+from badhands.run import Run
+
+TABLE_ROWS = 400
+"""Longer tables are shown as far as this; the CSV beside the report has them whole."""
+
+
+@dataclass
+class Section:
+    """One chapter of the page."""
+
+    id: str
+    title: str
+    text: list[str] = field(default_factory=list)
+    figures: list[dict[str, str]] = field(default_factory=list)
+    tables: list[dict[str, Any]] = field(default_factory=list)
+
+
+def write_report(run: Run) -> Path:
+    """Write report.html from what the run folder holds, be it whole or not."""
+    page = render(
+        "report.html",
+        title=title(run),
+        question=run.config.get("question", ""),
+        run=run,
+        choices=" · ".join(f"{group}: {choice}" for group, choice in run.choices.items()),
+        command="python train.py " + " ".join(run.overrides),
+        stopped=run.failed,
+        cards=cards(run),
+        answers=answers(run),
+        caveats=caveats(run),
+        sections=[section for section in sections(run) if section.text or section.figures or section.tables],
+        config=yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
+    )
+    run.report.write_text(page, encoding="utf-8")
+    return run.report
+
+
+def title(run: Run) -> str:
+    return f"What {run.choices.get('model', 'the model')} knows about its hands"
+
+
+def sections(run: Run) -> list[Section]:
+    """The chapters in order: question, data, film strips, measures, probes, everything else."""
+    by_id = {name: Section(name, heading) for name, heading in SECTIONS}
+    by_id["data"].text = data_text(run)
+    for name, sentence in findings(run).items():
+        if name in SENTENCES:
+            by_id[SENTENCES[name]].text.append(sentence)
+    if run.strips():
+        by_id["watch"].text = [WATCHED]
+    for name, path in run.strips().items():
+        by_id["watch"].figures.append(
+            {"name": name, "uri": data_uri(path), "caption": strip_caption(name), "kind": "strips"}
+        )
+    for name, path in sorted(run.figures().items(), key=lambda item: section_of(item[0])[1]):
+        where, _ = section_of(name)
+        by_id[where].figures.append({"name": name, "uri": data_uri(path), "caption": caption(name), "kind": ""})
+    cells = cells_table(run)
+    if not cells.empty:
+        by_id["cells"].tables.append(shown("Every cell", cells, folded=False))
+    for name, path in run.tables().items():
+        by_id["tables"].tables.append(shown(name, run.table(name), note=f"tables/{path.name}"))
+    return [by_id[name] for name, _ in SECTIONS]
+
+
+def data_text(run: Run) -> list[str]:
+    """n and balance, in words."""
+    images = run.table("images")
+    if images.empty:
+        return []
+    good, bad = (images[images["class"] == name] for name in ("good", "bad"))
+    hand = int(images["good_tokens"].sum() + images["bad_tokens"].sum())
+    who = ", ".join(sorted(set(images["annotator"].dropna().astype(str)) - {""})) or "unknown"
+    text = [
+        f"{len(images)} images of {images['prompt'].nunique()} prompts: {len(good)} with good hands, {len(bad)} with "
+        f"bad "
+        f"ones. {hand:,} hand tokens ({int(images['good_tokens'].sum()):,} good, {int(images['bad_tokens'].sum()):,} "
+        f"bad) "
+        f"and {int(images['not_hand_tokens'].sum()):,} not-hand tokens were captured. Labelled by: {who}.",
+        "The image is the independent unit: tokens of one image are near copies of each other. Folds keep the images "
+        "of "
+        "one prompt together, intervals draw images, and shuffled labels are shuffled over images.",
+    ]
+    kinds = bad["kind"].fillna("").replace("", "unknown").value_counts()
+    if set(kinds.index) - {"unknown"}:
+        text.append("Kinds of error among the bad: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items()) + ".")
+    return text
+
+
+def shown(name: str, frame: pd.DataFrame, folded: bool = True, note: str = "") -> dict[str, Any]:
+    """A table as HTML: numbers to four digits, at most `TABLE_ROWS` rows."""
+    more = f" The first {TABLE_ROWS} of {len(frame)} rows." if len(frame) > TABLE_ROWS else ""
+    html = frame.head(TABLE_ROWS).to_html(
+        index=False, border=0, na_rep="–", float_format=lambda v: f"{v:.4g}", escape=True
+    )
+    return {"title": name, "html": _Safe(html), "rows": len(frame), "folded": folded, "note": (note + more).strip()}
+
+
+class _Safe(str):
+    """pandas has escaped every value; the template must not do it again."""
+
+    def __html__(self) -> str:
+        return str(self)
+
+
+def main(arguments: list[str] | None = None) -> Path:
+    parser = argparse.ArgumentParser(prog="python -m badhands.report.report", description="Write a run's report again.")
+    parser.add_argument("run", type=Path)
+    page = write_report(Run.open(parser.parse_args(arguments).run))
+    print(page)
+    return page
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        raise SystemExit(str(error)) from None

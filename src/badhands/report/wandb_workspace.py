@@ -1,0 +1,138 @@
+"""The W&B page on which runs of badhands are compared, as a saved layout.
+
+    python -m badhands.report.wandb_workspace                          write outputs/wandb_workspace.json, no network
+    python -m badhands.report.wandb_workspace --entity my-team --save  save it as a view (after wandb login)
+
+The layout is built by `wandb-workspaces` (extra `badhands[wandb]`), which can build it without a network and needs one
+to save it. docs/wandb.md walks through the same page by hand.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import wandb
+
+from badhands import OUTPUTS
+
+COLUMNS = (
+    "run:displayName",
+    "config:choices.value.model",
+    "config:choices.value.capture",
+    "config:choices.value.probe",
+    "config:data.value.images",
+    "summary:best_cell",
+    "summary:best_auroc",
+    "summary:best_p_max",
+    "summary:recovery",
+    "summary:d_b_peak_cell",
+)
+"""Pinned in the table of runs: what differs between them, then what came out."""
+
+
+def workspace(entity: str, project: str, name: str = "badhands: runs side by side") -> Any:
+    """The layout as a `wandb_workspaces.workspaces.Workspace`; nothing is sent.
+
+    Raises:
+        ValueError: wandb-workspaces is not installed.
+    """
+    try:
+        import wandb_workspaces.reports.v2 as wr
+        import wandb_workspaces.workspaces as ws
+    except ModuleNotFoundError:
+        raise ValueError("the layout needs wandb-workspaces: pip install 'badhands[wandb]'") from None
+
+    def lines(title: str, curve: str, y: str) -> Any:
+        """One line a block and run over the step: W&B overlays the runs that are switched on at the left."""
+        pattern = f"^curve/{curve}/(double|single)\\..*$"
+        return wr.LinePlot(title=title, x="step", metric_regex=pattern, title_x="step (0: pure noise)", title_y=y)
+
+    def bars(title: str, metric: str) -> Any:
+        return wr.BarPlot(title=title, metrics=[metric], orientation="h")
+
+    layout = ws.SectionLayoutSettings(columns=2, rows=2)
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=name,
+        settings=ws.WorkspaceSettings(
+            x_axis="step", smoothing_type="none", max_runs=20, tooltip_number_of_runs="all_runs"
+        ),
+        runset_settings=ws.RunsetSettings(
+            groupby=[ws.Metric("Group")],
+            order=[ws.Ordering(ws.Summary("best_auroc"), ascending=False)],
+            pinned_columns=list(COLUMNS),
+        ),
+        sections=[
+            ws.Section(
+                name="Which run sees it best?",
+                is_open=True,
+                layout_settings=layout,
+                panels=[
+                    bars("image AUROC of the best cell, out of fold", "best_auroc"),
+                    bars("its p against the largest of all cells under shuffled labels", "best_p_max"),
+                    bars("image AUROC of the best cell in the first fifth of the steps", "early_auroc"),
+                    bars("what one global direction recovers (1: as good as each cell's own)", "recovery"),
+                ],
+            ),
+            ws.Section(
+                name="Where and when?",
+                is_open=True,
+                layout_settings=layout,
+                panels=[
+                    lines("image AUROC per block", "auroc", "AUROC"),
+                    lines("D_B, corrected for bias", "d_b_corrected", "D_B"),
+                    lines("D_B, plug-in", "d_b", "D_B"),
+                    wr.RunComparer(diff_only=True),
+                ],
+            ),
+            ws.Section(
+                name="What it looks like",
+                is_open=True,
+                layout_settings=layout,
+                panels=[
+                    wr.MediaBrowser(title="overlay on fresh images", media_keys=["watch/strips"]),
+                    wr.MediaBrowser(title="labelled images", media_keys=["data/sheet_good", "data/sheet_bad"]),
+                ],
+            ),
+            ws.Section(
+                name="Numbers",
+                panels=[wr.WeavePanelSummaryTable(table_name="cells")],
+            ),
+        ],
+    )
+
+
+def layout(space: Any) -> dict[str, Any]:
+    """The view as W&B stores it (its `spec`, with names), as plain JSON values."""
+    return json.loads(space._to_model().model_dump_json(by_alias=True))
+
+
+def main(arguments: list[str] | None = None) -> Path | str:
+    parser = argparse.ArgumentParser(
+        prog="python -m badhands.report.wandb_workspace", description="Layout of the W&B page."
+    )
+    parser.add_argument("--entity", default="my-team", help="W&B user or team that owns the project")
+    parser.add_argument("--project", default="badhands")
+    parser.add_argument("--save", action="store_true", help="save it to W&B (online; needs `wandb login`)")
+    parser.add_argument("--out", type=Path, default=OUTPUTS / "wandb_workspace.json")
+    options = parser.parse_args(arguments)
+    space = workspace(options.entity, options.project)
+    if options.save:
+        if not wandb.login(prompt=False, verify=False):
+            raise ValueError("saving to W&B needs a login: run `wandb login`, or leave out --save")
+        space.save()
+        print(space.url)
+        return space.url
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(layout(space), indent=1) + "\n")
+    print(f"layout: {options.out} (nothing was sent; --save saves it to W&B)")
+    return options.out
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        raise SystemExit(str(error)) from None

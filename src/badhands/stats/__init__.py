@@ -1,0 +1,1 @@
+"""AUROC, folds, resampling, intervals: each written once."""

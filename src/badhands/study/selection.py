@@ -1,0 +1,118 @@
+"""The data of one run: which cells and images of a study's cache it uses."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from badhands.cells import PSEUDO_BLOCKS, grid, in_order
+from badhands.classes import BAD, GLOBAL, GOOD, LOCAL, NOT_HAND
+from badhands.study.activations import ActivationCache
+
+KINDS = {"all": None, "local": LOCAL, "global": GLOBAL}
+FEWEST = 4
+"""Images a class below which nothing can be measured, let alone cross-validated."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a run takes from a study."""
+
+    blocks: tuple[str, ...]
+    timesteps: tuple[int, ...]
+    """Count down."""
+    images: int | None = None
+    """At most this many images, half of them good and half bad; None takes all."""
+    kinds: str = "all"
+    """all, or the bad images whose errors are `local` or `global` alone, against all good images."""
+    seed: int = 0
+    """Of the choice of `images`. Smaller choices are part of larger ones."""
+
+    def __post_init__(self) -> None:
+        if not self.blocks or not self.timesteps:
+            raise ValueError("the capture names no blocks or no timesteps: set capture.blocks and capture.timesteps")
+        if self.kinds not in KINDS:
+            raise ValueError(f"data.kinds={self.kinds}: write one of {', '.join(KINDS)}")
+        if self.images is not None and self.images < 2 * FEWEST:
+            raise ValueError(f"data.images={self.images}: at least {FEWEST} good and {FEWEST} bad images are needed")
+
+
+def select(cache: ActivationCache, selection: Selection, extract: str = "python extract.py") -> ActivationCache:
+    """The part of the cache that a run uses: its cells, the baselines `xt` and `x0` at the same timesteps, its images.
+
+    Args:
+        extract: the command that would make what is missing, for the error.
+
+    Raises:
+        ValueError: cells that the cache lacks, one class only, fewer than 4 images a class.
+    """
+    wanted = grid(selection.blocks, selection.timesteps)
+    lacking = [cell for cell in wanted if cell not in cache.cells]
+    if lacking:
+        names = ", ".join(map(str, lacking[:4])) + (" ..." if len(lacking) > 4 else "")
+        partly = sum(cell in cache.missing for cell in lacking)
+        some = f" ({partly} of them in some images)" if partly else ""
+        raise ValueError(
+            f"{len(lacking)} of {len(wanted)} cells are not extracted{some}: {names}; make them with `{extract}`"
+        )
+    chosen = choose_images(cache, selection)
+    if len(chosen) < len(cache.images):
+        cache = ActivationCache(cache.folder, [cache.images[i] for i in chosen])
+    baselines = [c for c in cache.cells if c.block in PSEUDO_BLOCKS and c.timestep in selection.timesteps]
+    cache.cells = in_order([*wanted, *baselines])
+    return cache
+
+
+def choose_images(cache: ActivationCache, selection: Selection) -> list[int]:
+    """Indices into `cache.images`, ascending.
+
+    Raises:
+        ValueError: fewer than 4 images of a class, or fewer than `selection.images` asks for.
+    """
+    table = image_table(cache)
+    good = np.flatnonzero(table["class"] == "good")
+    bad = np.flatnonzero(table["class"] == "bad")
+    if selection.kinds != "all":
+        bad = np.flatnonzero((table["class"] == "bad") & (table["kind"] == selection.kinds))
+    if selection.images is not None:
+        half = selection.images // 2
+        if min(len(good), len(bad)) < half:
+            raise ValueError(
+                f"data.images={selection.images} needs {half} good and {half} bad images; there are {len(good)} and "
+                f"{len(bad)}: extract more, or ask for fewer"
+            )
+        rng = np.random.default_rng(selection.seed)
+        good, bad = rng.permutation(good)[:half], rng.permutation(bad)[:half]
+    for name, images in (("good", good), ("bad", bad)):
+        if len(images) < FEWEST:
+            of_kind = f" of kind {selection.kinds}" if selection.kinds != "all" and name == "bad" else ""
+            raise ValueError(
+                f"{len(images)} {name} images{of_kind} are too few: label at least {FEWEST} of each class, then extract"
+            )
+    rest = [] if selection.images is not None else np.flatnonzero(table["class"] == "no hand")
+    return sorted(int(i) for i in [*good, *bad, *rest])
+
+
+def image_table(cache: ActivationCache) -> pd.DataFrame:
+    """One row an image: id, prompt, seed, class (bad if any hand token is), kind of error, tokens of each class."""
+    tokens, n = cache.tokens, len(cache.images)
+
+    def count(keep: np.ndarray) -> np.ndarray:
+        return np.bincount(tokens.image[keep], minlength=n)
+
+    good, bad = count(tokens.label == GOOD), count(tokens.label == BAD)
+    local, whole = count(tokens.kind == LOCAL), count(tokens.kind == GLOBAL)
+    kind = np.select([(local > 0) & (whole > 0), local > 0, whole > 0], ["both", "local", "global"], "")
+    return pd.DataFrame(
+        {
+            "image": [info.id for info in cache.images],
+            "prompt": [info.prompt for info in cache.images],
+            "seed": [info.seed for info in cache.images],
+            "class": np.select([bad > 0, good > 0], ["bad", "good"], "no hand"),
+            "kind": np.where(bad > 0, kind, ""),
+            "good_tokens": good,
+            "bad_tokens": bad,
+            "not_hand_tokens": count(tokens.label == NOT_HAND),
+            "annotator": [str(meta.get("annotator", "")) for meta in cache.meta],
+        }
+    )

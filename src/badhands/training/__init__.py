@@ -1,1 +1,0 @@
-"""The stages of train.py that tie rooms together: they read the cache, call pure functions, and write tables."""

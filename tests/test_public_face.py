@@ -1,0 +1,27 @@
+"""`from badhands import ...` is what README shows; a package and its main function share the name `watch`."""
+
+import subprocess
+import sys
+
+import badhands
+
+
+def test_public_names_import_in_a_fresh_process_whatever_was_imported_before():
+    for before in ("", "import badhands.watch.overlay\n"):
+        code = before + "from badhands import Abort, Cell, Probes, Steer, capture, watch\nassert callable(watch)\n"
+        code += "import badhands\nassert set(badhands.__all__) <= {*dir(badhands), *badhands._HOMES, 'watch'}"
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_importing_the_package_does_not_import_torch():
+    code = "import sys, badhands\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    try:
+        badhands.nothing
+    except AttributeError as error:
+        assert "nothing" in str(error)
+    else:
+        raise AssertionError("badhands.nothing exists")

@@ -1,0 +1,32 @@
+import json
+
+import pytest
+import wandb
+
+from badhands.report.wandb_workspace import main
+
+
+def test_the_layout_is_written_without_a_network_and_names_what_runs_log(tmp_path, capsys):
+    path = main(["--entity", "someone", "--project", "hands", "--out", str(tmp_path / "layout.json")])
+    view = json.loads((tmp_path / "layout.json").read_text())
+    assert str(path) in capsys.readouterr().out
+    assert view["entity"] == "someone" and view["project"] == "hands"
+    text = json.dumps(view)
+    for key in (
+        "best_auroc",
+        "best_p_max",
+        "early_auroc",
+        "recovery",
+        "watch/strips",
+        "data/sheet_bad",
+        "^curve/auroc/",
+    ):
+        assert key in text, key
+    names = [section["name"] for section in view["spec"]["section"]["panelBankConfig"]["sections"]]
+    assert names == ["Which run sees it best?", "Where and when?", "What it looks like", "Numbers"]
+
+
+def test_saving_without_a_login_is_refused(monkeypatch):
+    monkeypatch.setattr(wandb, "login", lambda **_: False)
+    with pytest.raises(ValueError, match="wandb login"):
+        main(["--save"])
