@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 import badhands
 
 
@@ -19,9 +21,5 @@ def test_importing_the_package_does_not_import_torch():
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    try:
-        badhands.nothing
-    except AttributeError as error:
-        assert "nothing" in str(error)
-    else:
-        raise AssertionError("badhands.nothing exists")
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = badhands.nothing
