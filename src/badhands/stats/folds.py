@@ -1,17 +1,23 @@
-"""Folds that do not leak: whole prompts, hence whole images, stay on one side; the same folds serve every cell.
+"""Folds that do not leak, drawn many times: equal texts, and whole strata where labels are matched, share a fold.
 
 Tokens of one image are nearly copies of each other. With labels drawn at random per image a linear probe still reaches
 AUROC 0.9 when its folds are drawn over tokens, because it recognises the image; over images it falls to 0.5.
+
+One draw of folds decides a score by luck (0.66 to 0.78 for the same cell were seen), so scores are averaged over many.
+Folds do not look at labels: folds stratified for the labels as they are would favour these over shuffled ones.
 """
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 GOOD_IMAGE, BAD_IMAGE, NO_HAND_IMAGE = 1, 0, -1
 """Image classes: all hand tokens good; at least one bad; no labelled hand token."""
+TRIES = 2000
+"""Blind draws until one has both classes in every fold."""
 
 
 def image_labels(image: np.ndarray, label: np.ndarray, n_images: int) -> np.ndarray:
@@ -29,55 +35,88 @@ def image_labels(image: np.ndarray, label: np.ndarray, n_images: int) -> np.ndar
     return np.where(bad, BAD_IMAGE, np.where(good, GOOD_IMAGE, NO_HAND_IMAGE)).astype(np.int32)
 
 
+def units_of(text: Sequence | np.ndarray, stratum: Sequence | np.ndarray | None = None) -> NDArray[np.int64]:
+    """int64[n]: what shares a fold. Images of equal text do; with strata, so do all images of one stratum.
+
+    A stratum (images of one matching key) holds as many good as bad images. With some of them in training and some held
+    out, the held-out one is of the class that training has less of: chance is then below one half.
+    """
+    texts = np.unique(np.asarray(text), return_inverse=True)[1].reshape(-1)
+    if stratum is None:
+        return texts
+    strata = np.unique(np.asarray(stratum), return_inverse=True)[1].reshape(-1)
+    assert strata.shape == texts.shape, "one stratum an image"
+    n_texts = int(texts.max()) + 1
+    nodes = n_texts + int(strata.max()) + 1
+    link = coo_array((np.ones(len(texts)), (texts, n_texts + strata)), shape=(nodes, nodes))
+    return connected_components(link, directed=False)[1][texts].astype(np.int64)
+
+
+def blind_folds(unit: np.ndarray, n_folds: int, seed: int | Sequence[int] = 0) -> NDArray[np.int32]:
+    """One draw: whole units, in random order, go to the fold that has fewest images so far. int32[n]."""
+    rng = np.random.default_rng(seed)
+    sizes = np.bincount(unit)
+    load, fold_of = np.zeros(n_folds), np.zeros(len(sizes), np.int32)
+    for u in rng.permutation(len(sizes)):
+        least = np.flatnonzero(load == load.min())
+        fold_of[u] = rng.choice(least)
+        load[fold_of[u]] += sizes[u]
+    return fold_of[unit]
+
+
+def draw_folds(unit: np.ndarray, n_folds: int, draws: int, seed: int = 0) -> NDArray[np.int32]:
+    """`draws` blind draws, int32[draws, n]."""
+    return np.stack([blind_folds(unit, n_folds, [seed, k]) for k in range(draws)])
+
+
 def make_folds(
-    image_label: np.ndarray, prompt_id: Sequence | np.ndarray, n_folds: int = 5, seed: int = 0
-) -> np.ndarray:
-    """Fold of every image: images of one prompt share a fold, and every fold holds every class.
+    image_label: np.ndarray,
+    text: Sequence | np.ndarray,
+    n_folds: int = 5,
+    seed: int = 0,
+    stratum: Sequence | np.ndarray | None = None,
+) -> NDArray[np.int32]:
+    """The first blind draw that has both classes in every fold, for probes that need both: int32[n_images].
 
     Args:
         image_label: int[n_images], class of each image (`image_labels`); negative: no hand, placed but not required.
-        prompt_id: n_images names or numbers; equal means one prompt.
-
-    Returns:
-        int32[n_images] in 0..n_folds-1. Depends only on the arguments.
+        text: n_images prompts; images of equal text share a fold. stratum: matching keys, where labels were matched.
 
     Raises:
-        ValueError: fewer than two folds, one class only, or too few images or prompts for the folds.
+        ValueError: fewer than three folds, one class only, or too few images or prompts for the folds.
     """
     image_label = np.asarray(image_label)
-    group = np.unique(np.asarray(prompt_id), return_inverse=True)[1]
-    assert image_label.shape == group.shape, "one prompt an image"
+    unit = units_of(text, stratum)
+    assert image_label.shape == unit.shape, "one prompt an image"
+    check_folds(image_label, unit, n_folds)
+    for k in range(TRIES):
+        folds = blind_folds(unit, n_folds, [seed, k])
+        if all(len(np.unique(folds[image_label == c])) == n_folds for c in (GOOD_IMAGE, BAD_IMAGE)):
+            return folds
+    raise ValueError(
+        f"no way was found to give each of {n_folds} folds a good and a bad image, since images of one prompt share a "
+        "fold: label images of more prompts, or set probe.folds lower"
+    )
+
+
+def check_folds(image_label: np.ndarray, unit: np.ndarray, n_folds: int) -> None:
+    """Raises ValueError, with the fix, where these images cannot be split into so many folds."""
     if n_folds < 3:
         raise ValueError(f"{n_folds} folds: nested folds need at least 3, set probe.folds=3 or more")
     names = {GOOD_IMAGE: "good", BAD_IMAGE: "bad"}
-    classes = [c for c in np.unique(image_label) if c >= 0]
-    if len(classes) < 2:
-        have = names.get(int(classes[0]), str(classes[0])) if classes else "no labelled"
-        raise ValueError(f"all {len(image_label)} images are of one class ({have}): label images of both classes")
-    for c in classes:
+    have = [name for c, name in names.items() if (image_label == c).any()]
+    if len(have) < 2:
+        only = have[0] if have else "no labelled"
+        raise ValueError(f"all {len(image_label)} images are of one class ({only}): label images of both classes")
+    for c, name in names.items():
         of_class = image_label == c
-        name = names.get(int(c), str(c))
         if of_class.sum() < n_folds:
             raise ValueError(
                 f"{of_class.sum()} {name} images are too few for {n_folds} folds: label more, or set probe.folds lower"
             )
-        if len(np.unique(group[of_class])) < n_folds:
+        units = len(np.unique(unit[of_class]))
+        if units < n_folds:
             raise ValueError(
-                f"the {name} images come from {len(np.unique(group[of_class]))} prompts, and those of one prompt share "
-                f"a fold: {n_folds} folds need {n_folds} prompts or more; add prompts, or set probe.folds lower"
+                f"the {name} images come from {units} prompts (or matched groups of prompts), and those of one share "
+                f"a fold: {n_folds} folds need {n_folds} or more; add prompts, or set probe.folds lower"
             )
-    folds = np.full(len(image_label), -1, np.int32)
-    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a rare class (no hand) may be smaller than the number of folds
-        for fold, (_, held_out) in enumerate(splitter.split(image_label, image_label, group)):
-            folds[held_out] = fold
-    assert (folds >= 0).all()
-    for fold in range(n_folds):
-        for c in classes:
-            if not ((folds == fold) & (image_label == c)).any():
-                raise ValueError(
-                    f"fold {fold} of {n_folds} has no {names.get(int(c), str(c))} image, since images of one prompt "
-                    "share a fold: label images of more prompts, or set probe.folds lower"
-                )
-    return folds
