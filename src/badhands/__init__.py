@@ -14,14 +14,27 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-ROOT = Path(__file__).resolve().parents[2]
-"""The checkout: `conf/`, `outputs/` and the entry points lie here (badhands is installed editable)."""
+_PACKAGE = Path(__file__).resolve().parent
+_CHECKOUT = _PACKAGE.parents[1]
+
+INSTALLED = not (_CHECKOUT / "conf" / "train.yaml").is_file()
+"""Whether badhands came from a wheel, not from a checkout."""
+
+ROOT = _PACKAGE if INSTALLED else _CHECKOUT
+"""Where `conf/`, `extract.py` and `train.py` lie: the checkout; in a wheel, the package's own folder."""
 
 CONF_DIR = ROOT / "conf"
 """Hydra's configuration folder, shared by every entry point."""
 
-OUTPUTS = Path(os.environ.get("BADHANDS_OUTPUTS", ROOT / "outputs"))
-"""Studies and runs; `BADHANDS_OUTPUTS` moves it to a larger disk."""
+OUTPUTS = Path(os.environ.get("BADHANDS_OUTPUTS", Path.cwd() / "outputs" if INSTALLED else ROOT / "outputs"))
+"""Studies and runs: in the checkout, or where the user stands. `BADHANDS_OUTPUTS` moves it to a larger disk."""
+
+
+def shipped(path: str | Path) -> Path:
+    """A file of the checkout by its path there (`conf/...`, `src/badhands/...`), wherever badhands is installed."""
+    path = Path(path)
+    return _PACKAGE.parent / path.relative_to("src") if path.parts[:1] == ("src",) else ROOT / path
+
 
 __all__ = ["Abort", "Cell", "Probes", "Steer", "capture", "watch"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from badhands import ROOT
+from badhands import INSTALLED, ROOT, __version__
 
 
 @dataclass
@@ -135,7 +135,12 @@ def _read(path: Path, written: int) -> pd.DataFrame:
 
 
 def git_commit() -> str:
-    """The commit of this checkout, with `+changes` when tracked files differ from it; empty outside a repository."""
+    """The commit of this checkout, with `+changes` when tracked files differ from it; empty outside a repository.
+
+    Installed from a wheel: the version, `v0.1.0`. The folder above may be a repository, but it is not this one.
+    """
+    if INSTALLED:
+        return f"v{__version__}"
     try:
         commit = _git("rev-parse", "HEAD")
         return commit + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")

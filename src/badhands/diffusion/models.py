@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from badhands import ROOT
+from badhands import shipped
 from badhands.diffusion.blocks import PUBLISHED_CONFIGS, TokenGrid
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -77,7 +77,7 @@ class ModelSpec:
         Raises:
             ValueError: no such folder, and not the form of a repo id.
         """
-        for candidate in (Path(self.path).expanduser(), ROOT / self.path):
+        for candidate in (Path(self.path).expanduser(), shipped(self.path)):
             if candidate.is_dir():
                 return candidate.resolve()
         if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", self.path):
