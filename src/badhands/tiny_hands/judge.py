@@ -4,8 +4,8 @@
 
     verdicts = Judge.load().judge(images)
 
-`python -m badhands.tiny_hands.judge` prints its figures on held-out renders, on round trips through the embedded
-model's VAE, and against verdicts given by eye on generated images.
+`python -m badhands.tiny_hands.judge_figures` prints its figures on held-out renders, on round trips through the
+embedded model's VAE, and against verdicts given by eye on generated images.
 """
 
 from dataclasses import dataclass
@@ -84,11 +84,15 @@ class Judge:
             verdicts += self._judge(images[start : start + CHUNK])
         return verdicts
 
+    def _input(self, images: np.ndarray) -> torch.Tensor:
+        """float [n, 3, 64, 64] in 0..1, where the network is."""
+        x = rearrange(torch.from_numpy(images), "n h w c -> n c h w").to(next(self.net.parameters()).device)
+        return (x.float() / 255).contiguous(memory_format=torch.channels_last)
+
     def _judge(self, images: np.ndarray) -> list[Verdict]:
-        x = rearrange(torch.from_numpy(images), "n h w c -> n c h w").float() / 255
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = self._input(images)
         one, two = self.net(x), self.net(x.flip(3))
-        masks = (one.mask + two.mask.flip(2)) > 0
+        masks = ((one.mask + two.mask.flip(2)) > 0).cpu()
         tokens = token_mask(masks).numpy()
         good = torch.sigmoid(self.slope * (one.good + two.good) / 2 + self.offset).tolist()
         hand = torch.sigmoid((one.hand + two.hand) / 2).tolist()
@@ -115,13 +119,6 @@ class Judge:
         """float [n]: uncalibrated logit of a good hand, for calibration."""
         said: list[torch.Tensor] = []
         for start in range(0, len(images), CHUNK):
-            x = rearrange(torch.from_numpy(images[start : start + CHUNK]), "n h w c -> n c h w").float() / 255
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = self._input(images[start : start + CHUNK])
             said.append((self.net(x).good + self.net(x.flip(3)).good) / 2)
-        return torch.cat(said).numpy()
-
-
-if __name__ == "__main__":
-    from badhands.tiny_hands.judge_figures import main
-
-    main()
+        return torch.cat(said).cpu().numpy()

@@ -1,4 +1,9 @@
-"""The judge's figures: `python -m badhands.tiny_hands.judge` prints them; `threshold=0.9` tries another threshold."""
+# The annotations of diffusers deny their own documented use, so this check is off here.
+# pyright: reportArgumentType=false
+"""The judge's figures: `python -m badhands.tiny_hands.judge_figures` prints them.
+
+`threshold=0.9` tries another threshold.
+"""
 
 import sys
 import time
@@ -7,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL import Image
 
 from badhands.tiny_hands import CHECKPOINTS
 from badhands.tiny_hands.anatomy import ERRORS, Hands, sample_hands
 from badhands.tiny_hands.judge import FOLDER, Judge, Verdict
+from badhands.tiny_hands.making.autoencoder import round_trip
 from badhands.tiny_hands.renderer import SIZE, Rendered, render, to_uint8, token_mask
 
 HELD_OUT_SEED = 2_000_000_011
@@ -88,13 +95,9 @@ def main(arguments: list[str] | None = None, n: int = 2000) -> None:
     started = time.perf_counter()
     show(f"{n} held-out renders, threshold {judge.threshold}", of_renders(judge.judge(images), hands, drawn))
     print(f"  seconds for 400 images     {(time.perf_counter() - started) * 400 / n:9.2f}")
-    vae = CHECKPOINTS / "clean" / "vae"
-    if vae.is_dir():
-        from badhands.tiny_hands.judge_training import vae_round_trip
-
-        round_trip = vae_round_trip(str(vae), "cpu", noise=0.0)
-        tripped = torch.cat([round_trip(part) for part in drawn.images.split(100)])
-        show("the same through the VAE", of_renders(judge.judge(to_uint8(tripped).numpy()), hands, drawn))
+    vae = AutoencoderKL.from_pretrained(CHECKPOINTS / "clean" / "vae", dtype=torch.float32, local_files_only=True)
+    tripped = round_trip(vae, drawn.images)
+    show("the same through the VAE", of_renders(judge.judge(to_uint8(tripped).numpy()), hands, drawn))
     if (FOLDER / LABELS).is_file():
         pictures, table = by_eye()
         verdicts = judge.judge(pictures)

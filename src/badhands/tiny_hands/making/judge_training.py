@@ -1,8 +1,9 @@
 # The annotations of torch and diffusers deny their own documented use, so these checks are off here.
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
-"""Trains the judge: `python -m badhands.tiny_hands.judge_training device=cuda seconds=90 out=outputs/judge`.
+"""Trains the judge: `python -m badhands.tiny_hands.making.judge_training device=cuda seconds=90 out=outputs/judge`.
 
 Everything is drawn on the fly on the device. `vae=FOLDER` sends pictures through the embedded model's own VAE,
+`strong=FOLDER weak=FOLDER` add what two embedded models draw, one long and one briefly trained on good hands,
 `labelled=FILE.npz` adds generated images judged by eye (uint8 `images` [n, 64, 64, 3], int `verdict` [n]: 0 bad,
 1 good, 2 no hand), `start=FOLDER` goes on from a trained judge.
 """
@@ -19,11 +20,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from badhands.tiny_hands.anatomy import sample_hands
-from badhands.tiny_hands.judge_batches import Batch, RoundTrip, cat, make_batch, truths
+from badhands.tiny_hands.judge import FOLDER, Judge
 from badhands.tiny_hands.judge_model import Answers, JudgeNet, load_judge, save_judge
-from badhands.tiny_hands.malformations import weather
-from badhands.tiny_hands.redrawn import Redrawer
-from badhands.tiny_hands.renderer import SIZE, render
+from badhands.tiny_hands.making.judge_batches import Batch, RoundTrip, cat, make_batch, truths
+from badhands.tiny_hands.making.malformations import weather
+from badhands.tiny_hands.making.redrawn import Redrawer
+from badhands.tiny_hands.renderer import SIZE, render, to_uint8
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,17 @@ class JudgeTraining:
     start: str = ""
     corpus: int = 0
     """Pictures drawn once, before training, and turned and mirrored from then on; 0 draws every batch anew."""
-    redrawn: str = ""
-    """A pipeline that redraws hands for the corpus, one for every eight others."""
+    strong: str = ""
+    """A pipeline whose hands are nearly all good; it also redraws renders. It needs `weak`, and a `corpus`."""
+    weak: str = ""
+    """A pipeline whose hands are nearly all bad."""
     log_every: int = 100
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 32:
             raise ValueError(f"steps={self.steps}, batch={self.batch}: at least 1 step and a batch of 32 are needed")
+        if bool(self.strong) != bool(self.weak) or (self.strong and not self.corpus):
+            raise ValueError("strong= and weak= go together, and need corpus=: give all three, or none")
 
 
 def settings(arguments: list[str]) -> JudgeTraining:
@@ -150,41 +156,61 @@ def build_corpus(config: JudgeTraining, round_trip: RoundTrip | None) -> Batch:
     """`config.corpus` pictures in large chunks, with redrawn ones among them; images as uint8, truths as float16."""
     size = min(4096, config.corpus)
     chunks = []
-    redrawer = Redrawer(config.redrawn, config.device) if config.redrawn else None
+    models = [Redrawer(folder, config.device) for folder in (config.strong, config.weak) if folder]
+    before = Judge.load(config.start or FOLDER)
+    before.net.to(config.device)
     g = torch.Generator(config.device).manual_seed(config.seed)
     for i in range(-(-config.corpus // size)):
         seed = config.seed * 10_000_000 + i
         chunks.append(_packed(make_batch(size, seed, config.device, round_trip)))
-        if redrawer is not None:
-            chunks.append(_packed(redrawn_batch(redrawer, size // 8, seed, g)))
+        if models:
+            chunks.append(_packed(redrawn_batch(models[0], size // 2, seed, g)))
+            chunks += [_packed(drawn_batch(model, before, size // 8, seed, g, model is models[0])) for model in models]
     return cat(chunks)
 
 
-def redrawn_batch(redrawer: Redrawer, n: int, seed: int, g: torch.Generator) -> Batch:
-    """Hands redrawn from little noise keep their verdict; those of a weak model from nearly pure noise are bad."""
+def redrawn_batch(model: Redrawer, n: int, seed: int, g: torch.Generator) -> Batch:
+    """Hands redrawn from little noise keep their verdict; the more noise, the less a planted error can be relied on."""
     made = []
-    for part, (step, share, good_weight, bad_weight) in enumerate(
-        ((15, 0.3, 1, 1), (13, 0.3, 1, 1), (12, 0.3, 1, 1), (11, 0.3, 1, 0.5), (10, 0.0, 0.5, 0), (3, 0.0, 0, 0))
-    ):
-        hands = sample_hands(n // 6, 50_000_000 + 7 * seed + part, share).to(redrawer.device)
-        images, _ = redrawer.redraw(hands, step, g)
-        masks = render(hands).masks.float()
+    kinds = ((15, 0.3, 1), (13, 0.3, 1), (12, 0.3, 1), (11, 0.3, 0.5), (9, 0.0, 0))
+    for part, (step, share, bad_weight) in enumerate(kinds):
+        hands = sample_hands(n // len(kinds), 50_000_000 + 7 * seed + part, share).to(model.device)
         good = hands.is_good.float()
-        weight = torch.where(hands.is_good, float(good_weight), float(bad_weight))
-        wild = step == 3
         made.append(
             truths(
-                images,
-                masks,
-                mask_weight=torch.full_like(masks, 0.0 if wild else 1.0),
-                good=good * (0 if wild else 1),
-                good_weight=torch.ones_like(good) if wild else weight,
-                wrong_weight=good * (0 if wild else 1),
+                model.redraw(hands, step, g),
+                render(hands).masks.float(),
+                good=good,
+                good_weight=torch.where(hands.is_good, 1.0, float(bad_weight)),
+                wrong_weight=good,
                 fingers=hands.digits,
-                fingers_weight=good * (0 if wild else 1),
+                fingers_weight=good,
             )
         )
     return cat(made)
+
+
+def drawn_batch(model: Redrawer, before: Judge, n: int, seed: int, g: torch.Generator, good: bool) -> Batch:
+    """Hands drawn from noise by a model whose hands are nearly all `good`, or nearly all bad.
+
+    Those of which the judge `before` is sure of the contrary teach nothing; those it abstains on teach most.
+    """
+    hands = sample_hands(n, 60_000_000 + 11 * seed + good).to(model.device)
+    images = model.redraw(hands, 0, g)
+    said = [v.verdict for v in before.judge(to_uint8(images).cpu().numpy())]
+    known = torch.tensor([word not in ("bad" if good else "good", "no_hand") for word in said], device=images.device)
+    empty, verdict = torch.zeros_like(images[:, 0]), torch.full((n,), float(good), device=images.device)
+    five = torch.full((n,), 5, device=images.device)
+    return truths(
+        images,
+        empty,
+        mask_weight=empty,
+        good=verdict,
+        good_weight=known.float(),
+        wrong_weight=known * verdict,
+        fingers=five,
+        fingers_weight=known * verdict,
+    )
 
 
 def _packed(batch: Batch) -> Batch:

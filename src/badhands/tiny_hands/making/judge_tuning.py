@@ -2,7 +2,7 @@
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
 """Tunes the last layers of a trained judge to verdicts given by eye on generated images; the rest stays as it is.
 
-    python -m badhands.tiny_hands.judge_tuning start=FOLDER labelled=FILE.npz out=FOLDER
+    python -m badhands.tiny_hands.making.judge_tuning start=FOLDER labelled=FILE.npz out=FOLDER
 
 `labelled` holds uint8 `images` [n, 64, 64, 3], int `verdict` [n] (0 bad, 1 good) and float `weight` [n]. Renders and
 malformations stay in the mixture, so that nothing learned is forgotten. Minutes on two cores.
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from badhands.tiny_hands.judge_batches import Batch, cat, make_batch
 from badhands.tiny_hands.judge_model import Answers, JudgeNet, load_judge, save_judge
-from badhands.tiny_hands.judge_training import losses
+from badhands.tiny_hands.making.judge_batches import Batch, cat, make_batch
+from badhands.tiny_hands.making.judge_training import losses
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from badhands.tiny_hands.anatomy import Hands, sample_hands
-from badhands.tiny_hands.malformations import (
+from badhands.tiny_hands.making.malformations import (
     ANATOMY,
     MISCOUNTED,
     gaussian,

@@ -5,7 +5,10 @@
 Text encoders stay as they are initialised: captions have 25 words, and random frozen features tell them apart.
 """
 
+import copy
 import json
+import math
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,20 +22,21 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config,
 
 from badhands.tiny_hands.attributes import every_caption
 
-LATENT_CHANNELS = 8
+LATENT_CHANNELS = 4
 TEXT_TOKENS = 24
 """`max_sequence_length` of the embedded model: its longest caption and the end mark fit."""
 STEPS = 20
+SHIFT = math.exp(0.5)
+"""exp(mu) of the scheduler's dynamic shift at 256 tokens (mu = base_shift = 0.5)."""
 GUIDANCE_RANGE = (1.0, 5.0)
 """The guidance input exists as in FLUX.1-dev; training draws it at random here, so the model learns to ignore it."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A width; blocks, tokens and head size are the same in all presets."""
+    """A width; blocks, tokens, head size and VAE are the same in all presets."""
 
     heads: int
-    vae_channels: tuple[int, int] = (40, 80)
 
     @property
     def width(self) -> int:
@@ -48,12 +52,12 @@ def preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def build_vae(size: Preset) -> AutoencoderKL:
-    """64 px -> 32 x 32 latents of 8 channels, of which 2 x 2 make one token of 4 px."""
+def build_vae(widths: tuple[int, int] = (40, 80)) -> AutoencoderKL:
+    """64 px -> 32 x 32 latents of 4 channels, of which 2 x 2 make one token of 4 px."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=size.vae_channels,
+        block_out_channels=widths,
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
         norm_num_groups=8,
@@ -136,10 +140,14 @@ def assemble(vae: AutoencoderKL, transformer: FluxTransformer2DModel, seed: int 
     )
 
 
-def save(pipe: FluxPipeline, folder: Path) -> None:
-    """Writes the diffusers folder in bfloat16: 2 bytes a weight."""
-    pipe.to(torch.bfloat16)
-    pipe.save_pretrained(folder)
+def save(pipe: FluxPipeline, folder: Path, dtype: torch.dtype) -> None:
+    """Writes the diffusers folder, complete or not at all; the pipeline itself stays as it is."""
+    stored = copy.deepcopy(pipe).to("cpu", dtype)
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    stored.save_pretrained(temporary)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
 
 
 def _tokenizers(captions: list[str]) -> tuple[CLIPTokenizer, T5TokenizerFast]:
