@@ -1,6 +1,7 @@
 """python extract.py: prompts, images, labels, verified replay, activations. Configuration: conf/extract.yaml."""
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -61,6 +62,7 @@ def extract(
     from badhands.extraction.summary import summary
     from badhands.extraction.verdicts import choose_images, label_images
     from badhands.extraction.workers import Workers, use_threads
+    from badhands.study.choice import write_choice
 
     use_threads(job.threads)
     made_by = generation or fingerprint(job.spec)
@@ -69,10 +71,12 @@ def extract(
     with Workers(make or PipelineRenderer, job.spec, job.workers, job.threads) as workers:
         texts = make_images(job, study, workers, made_by)
         labels = label_images(job, study)
-        chosen = choose_images(job, study, labels)
+        choice = choose_images(job, study, labels)
         make_bill(job, labels).check_disk()
+        chosen = {image_id: labels[image_id] for image_id in choice.ids}
         refused = capture_images(job, study, chosen, workers, made_by, texts)
-    return summary(job, study, labels, chosen, refused)
+        write_choice(study.root, replace(choice, refused=tuple(refusal.image_id for refusal in refused)))
+    return summary(job, study, labels, choice, refused)
 
 
 if __name__ == "__main__":

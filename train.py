@@ -85,6 +85,7 @@ def open_data(cfg: DictConfig, folder: Path) -> "tuple[Study, ActivationCache]":
     """The study and the cells and images that this run uses; writes tables/images.csv and the label sheets."""
     from badhands.diffusion.schedule import choose_timesteps
     from badhands.measures.describe import describe
+    from badhands.study.choice import LabelChoice, read_choice
     from badhands.study.selection import Selection, select
     from badhands.study.study import Study, study_folder
 
@@ -96,14 +97,14 @@ def open_data(cfg: DictConfig, folder: Path) -> "tuple[Study, ActivationCache]":
         kinds=cfg.data.kinds,
         seed=cfg.data.seed,
     )
-    cache = study.activations(cfg.data.fingerprint)
-    relabelled = study.relabelled(cache)
+    choice = read_choice(study.root, LabelChoice.of(plain(cfg.labels)), extract_command(cfg))
+    relabelled = study.relabelled(choice)
     if relabelled:
         raise ValueError(
             f"{len(relabelled)} labels have changed since extraction ({', '.join(relabelled[:3])} ...): "
             f"run `{extract_command(cfg)}` again"
         )
-    cache = select(cache, selection, extract_command(cfg))
+    cache = select(study.activations(cfg.data.fingerprint, choice), selection, extract_command(cfg))
     describe(study, cache, folder)
     return study, cache
 
@@ -157,7 +158,7 @@ def extract_command(cfg: DictConfig) -> str:
     choices = HydraConfig.get().runtime.choices
     words = [f"{group}={choices[group]}" for group in ("model", "labels", "capture")]
     words += [f"study={cfg.study}"] if cfg.study != cfg.model.name else []
-    words += [item for item in HydraConfig.get().overrides.task if item.startswith(("model.", "capture."))]
+    words += [item for item in HydraConfig.get().overrides.task if item.startswith(("model.", "labels.", "capture."))]
     return "python extract.py " + " ".join(words)
 
 

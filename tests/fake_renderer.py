@@ -19,9 +19,10 @@ from badhands.classes import BAD, GOOD, NOT_HAND
 from badhands.diffusion.blocks import TokenGrid
 from badhands.diffusion.generation import Embedding
 from badhands.diffusion.models import ModelSpec
-from badhands.extraction.job import Job, LabelChoice
+from badhands.extraction.job import Job
 from badhands.extraction.plan import Shard
 from badhands.extraction.renderer import Replay
+from badhands.study.choice import LabelChoice
 from badhands.study.labels import LabelLog, LabelRecord
 from badhands.study.prompts import Prompt
 

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from badhands.study.activations import ActivationCache, write_image
+from badhands.study.choice import Choice, ChosenImage, LabelChoice, write_choice
 from badhands.study.labels import LabelRecord
 from badhands.study.manifest import ImageEntry, pixel_sha256
 from badhands.study.study import Study
@@ -36,4 +37,10 @@ def write_study(root: Path, **planted: object) -> Planted:
         study.labels.append(record)
         meta = {**meta, "annotator": "judge", "label_digest": record.digest}
         write_image(study.activations_folder(FINGERPRINT), info.id, plain.read_image(i), token, label, kind, meta)
+    records = study.labels.latest()
+    rule = LabelChoice("judge", "judge")
+    verdicts = {name: record.hand_verdict for (name, _), record in records.items()}
+    images = tuple(ChosenImage(i, str(v), "judge", records[i, "judge"].digest, "") for i, v in verdicts.items())
+    count = {v: sum(verdict == v for verdict in verdicts.values()) for v in ("good", "bad")}
+    write_choice(study.root, Choice(rule, images, labelled=sum(count.values()), bad=count["bad"]))
     return known

@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from badhands.extraction.job import LabelChoice
-from badhands.extraction.verdicts import choice
+from badhands.extraction.verdicts import chosen_ids, strata_of
+from badhands.study.choice import LabelChoice
 
 
 def job(match: tuple[str, ...]):
@@ -13,6 +13,10 @@ def job(match: tuple[str, ...]):
 
 
 VERDICTS: dict[str, str | None] = {f"i{k}": "bad" if k < 5 else "good" for k in range(10)}  # five bad up; one good up
+
+
+def choice(job, verdicts):
+    return chosen_ids(job, verdicts, strata_of(job, verdicts))
 
 
 def test_matching_an_axis_takes_its_word_out_of_the_labels():

@@ -20,8 +20,8 @@ from badhands.cells import Cell, grid
 from badhands.classes import BAD, GOOD
 from badhands.extraction import bill, captures, images
 from badhands.extraction.captures import psnr_db
-from badhands.extraction.job import LabelChoice
 from badhands.extraction.verdicts import Pause
+from badhands.study.choice import LabelChoice, choice_path, read_choice
 from badhands.study.labels import LabelRecord
 from badhands.study.manifest import Manifest
 from badhands.study.prompts import Prompt
@@ -223,10 +223,14 @@ def test_a_changed_label_is_captured_again_with_every_cell_of_before(tmp_path):
     record = study.labels.latest()[name, "ann"]
     record.classes[0, 0] = record.classes[1:3].max(where=record.classes[1:3] != 3, initial=0)
     study.labels.append(replace(record, time="2027"))
-    assert study.relabelled(study.activations()) == [name]
+    assert study.relabelled(read_choice(job.root, job.labels)) == [name]
     run(job)
     cache = study.activations()
-    assert study.relabelled(cache) == [] and cache.cells == grid(job.blocks, (4, 3, 1)) and cache.missing == {}
+    assert (
+        study.relabelled(read_choice(job.root, job.labels)) == []
+        and cache.cells == grid(job.blocks, (4, 3, 1))
+        and cache.missing == {}
+    )
     assert 0 in cache.tokens.token[cache.tokens.image == 0]
 
 
@@ -247,6 +251,8 @@ def test_an_image_with_activations_that_are_not_finite_is_named_and_the_run_goes
     text = run(job, Infinite)
     assert "p3-s3: activations are not finite in single.0/t4" in caplog.text
     ids = {info.id for info in Study(job.root).activations().images}
+    choice = read_choice(job.root, job.labels)
+    assert choice.refused == ("p3-s3",) and len(Study(job.root).activations(choice=choice).images) == 11
     assert len(ids) == 11 and "p3-s3" not in ids and "11 of 12" in text and "refused      1" in text
 
 
@@ -281,6 +287,7 @@ def test_a_replay_that_is_another_picture_is_not_written_and_the_difference_is_n
     cache = Study(job.root).activations(fake.MADE_BY[0])
     meta = {info.id: m for info, m in zip(cache.images, cache.meta, strict=True)}
     assert len(meta) == 11 and "p6-s6" not in meta
+    assert read_choice(job.root, job.labels).refused == ("p6-s6",), "p3-s3 was refused before and is there now"
     assert meta["p3-s3"]["replay_psnr"] > 40 and meta["p3-s3"]["replay_fingerprint"] == there[0]
     assert "replay_psnr" not in meta["p0-s0"]
 
@@ -348,6 +355,64 @@ def test_more_images_extend_a_study(tmp_path):
     assert len(Study(job.root).manifest.entries) == 18
     whole, _ = finished(tmp_path / "whole", images=18)
     assert fake.contents(job.root)["manifest.jsonl"] == fake.contents(whole.root)["manifest.jsonl"]
+
+
+def test_growing_a_study_in_steps_gives_the_run_the_same_data_as_growing_it_at_once(tmp_path):
+    job, _ = finished(tmp_path / "s", images=12)
+    small = read_choice(job.root, job.labels)
+    more = fake.make_job(tmp_path / "s", images=18)
+    run(more)
+    fake.paint(job.root, [planned.id for planned in more.plan[12:]])
+    run(more)
+    whole, _ = finished(tmp_path / "whole", images=18)
+    grown = read_choice(job.root, job.labels)
+    assert grown == read_choice(whole.root, whole.labels) and grown != small
+    caches = [Study(root).activations(choice=grown) for root in (job.root, whole.root)]
+    assert [c.images for c in caches[:1]] == [c.images for c in caches[1:]] and len(caches[0].images) == 12
+    assert all(torch.equal(caches[0].read(cell), caches[1].read(cell)) for cell in job.cells)
+    files = {path.stem for path in job.root.glob("activations/*/*.safetensors")}
+    assert files >= set(grown.ids)
+
+
+def test_images_that_were_captured_but_not_chosen_are_not_read(tmp_path):
+    job, _ = finished(tmp_path / "s")
+    run(replace(job, labels=replace(job.labels, balanced=False)))  # captures all 18
+    study = Study(job.root)
+    assert len(study.activations().images) == 18
+    choice = read_choice(job.root, job.labels)
+    assert {info.id for info in study.activations(choice=choice).images} == set(choice.ids) and len(choice.ids) == 12
+    assert (choice.labelled, choice.bad) == (18, 6) and choice.bad_rate == 1 / 3
+    study.activation_path(fake.MADE_BY[0], choice.ids[0]).unlink()
+    with pytest.raises(ValueError, match="lacks the activations of p"):
+        study.activations(choice=choice)
+
+
+def test_a_choice_by_another_rule_is_refused_and_both_rules_are_named(tmp_path):
+    job, _ = finished(tmp_path / "s")
+    with pytest.raises(
+        ValueError, match=r"no record of a choice by .*match=\[style\].*match=\[\].* or run `extract x`"
+    ):
+        read_choice(job.root, replace(job.labels, match=("style",)), "extract x")
+    choice_path(job.root, job.labels).write_text("{")
+    with pytest.raises(ValueError, match="remove it and run"):
+        read_choice(job.root, job.labels)
+
+
+def test_painted_labels_are_people_s_and_disagreements_are_told(tmp_path):
+    job = fake.make_job(tmp_path / "s")
+    with pytest.raises(Pause):
+        run(job)
+    ids = [p.id for p in job.plan]
+    fake.paint(job.root, ids, annotator="judge")
+    with pytest.raises(Pause, match="18 of 18 images have no label yet"):
+        run(job)
+    fake.paint(job.root, ids)
+    other = Study(job.root).labels.latest()["p3-s3", "ann"]
+    classes = np.where(other.classes == BAD, GOOD, other.classes)
+    Study(job.root).labels.append(replace(other, annotator="ben", time="2027", classes=classes))
+    assert "conflicts    1 images" in run(job)
+    choice = read_choice(job.root, job.labels)
+    assert choice.conflicts == ("p3-s3",) and (choice.labelled, choice.bad) == (18, 5)
 
 
 def test_one_annotator_can_be_chosen_and_else_the_newest_label_counts(tmp_path):

@@ -10,6 +10,7 @@ from PIL import Image
 from badhands.cells import Cell
 from badhands.classes import BAD, NOT_HAND
 from badhands.study.activations import write_image
+from badhands.study.choice import Choice, ChosenImage, LabelChoice
 from badhands.study.labels import LabelRecord
 from badhands.study.manifest import ImageEntry, Manifest, pixel_sha256
 from badhands.study.study import Study, study_folder
@@ -122,12 +123,14 @@ def test_an_image_id_is_never_given_twice(study):
 
 
 def test_changed_labels_are_noticed(study):
-    cache = study.activations("f0")
-    assert study.relabelled(cache) == []
+    records = study.labels.latest()
+    images = tuple(ChosenImage(name, "bad", who, record.digest, "") for (name, who), record in records.items())
+    choice = Choice(LabelChoice("judge", "judge"), images)
+    assert study.relabelled(choice) == []
     changed = label("b")
     changed.classes[3, 3] = BAD
     study.labels.append(changed)
-    assert study.relabelled(cache) == ["b"]
+    assert study.relabelled(choice) == ["b"]
 
 
 def test_workers_whose_lines_came_in_any_order_end_with_one_file(tmp_path):

@@ -30,6 +30,7 @@ TRIAL = [
     "debug=smoke",
     "capture.blocks=[single.0,single.1]",
     "capture.timesteps=[20,3]",
+    "labels.match=[]",
     "strips=0",
     "analysis.contrasts=[good_vs_bad]",
 ]

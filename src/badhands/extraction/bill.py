@@ -12,7 +12,7 @@ from badhands.classes import BAD, GOOD
 from badhands.extraction.images import ready_images
 from badhands.extraction.job import Job
 from badhands.extraction.renderer import Renderer
-from badhands.extraction.verdicts import choice
+from badhands.extraction.verdicts import chosen_ids, records_by_image, strata_of
 from badhands.study.activation_file import ImageFile
 from badhands.study.labels import LabelRecord
 from badhands.study.study import Study
@@ -61,13 +61,13 @@ def make_bill(job: Job, labels: Mapping[str, LabelRecord] | None = None) -> Bill
     study = Study(job.root) if job.root.is_dir() else None
     ready = ready_images(job, study) if study else {}
     if labels is None:
-        latest = study.labels.latest() if study else {}
-        names = {job.labels.annotator} if job.labels.annotator else {annotator for _, annotator in latest}
-        labels = {image_id: record for (image_id, annotator), record in latest.items() if annotator in names}
+        counting = {i: job.labels.counting(records) for i, records in records_by_image(study).items()} if study else {}
+        labels = {image_id: record for image_id, record in counting.items() if record is not None}
     plan = {planned.id for planned in job.plan}
     painted = {i: record for i, record in labels.items() if record.painted and i in plan}
     verdicts = {i: record.hand_verdict for i, record in painted.items()}
-    chosen = choice(job, verdicts) if {"good", "bad"} <= set(verdicts.values()) else list(verdicts)
+    both = {"good", "bad"} <= set(verdicts.values())
+    chosen = chosen_ids(job, verdicts, strata_of(job, verdicts)) if both else list(verdicts)
     mine = [planned.id for planned in job.mine]
     if chosen:
         rows = [_tokens(record, job.not_hand_tokens) for record in (painted[i] for i in chosen)]

@@ -5,39 +5,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from badhands.cells import PSEUDO_BLOCKS, Cell, grid
 from badhands.diffusion.blocks import TokenGrid, check_blocks, width
 from badhands.diffusion.models import DTYPES, ModelSpec, token_grid, transformer_config
 from badhands.diffusion.schedule import choose_timesteps
 from badhands.extraction.plan import Planned, Shard, plan_images
+from badhands.study.choice import LabelChoice
 from badhands.study.prompts import HANDS, Prompt, check_prompts, load_prompts
 from badhands.study.study import study_folder
 
 HAND_SHARE = {"hands": 0.02, "tiny_hands": 0.25}
 """Expected share of hand tokens, for the bill before there are labels; 0.02 is 16,000 tokens on 200 images of 4,096."""
-
-
-@dataclass(frozen=True)
-class LabelChoice:
-    """Whose labels count, and which labelled images are captured."""
-
-    source: Literal["judge", "painted"]
-    annotator: str | None
-    """None: the newest record of an image counts, whoever made it."""
-    balanced: bool = True
-    """All bad images and as many good ones; else every image with hand tokens."""
-    seed: int = 0
-    """Of the choice of good images and of the sample of not-hand tokens."""
-    match: tuple[str, ...] = ()
-    """Axes of the prompts inside whose every value the choice is balanced too."""
-
-    def __post_init__(self) -> None:
-        if self.source not in ("judge", "painted"):
-            raise ValueError(f"labels.source={self.source}: use judge or painted")
-        if self.source == "judge" and not self.annotator:
-            raise ValueError("labels.annotator is empty: name the judge's records, e.g. labels.annotator=judge")
 
 
 @dataclass(frozen=True)
@@ -85,7 +65,7 @@ class Job:
         """
         spec = ModelSpec.of(options["model"])
         config = transformer_config(spec)
-        capture, labels, shard = options["capture"], options["labels"], Shard.parse(options["shard"])
+        capture, shard = options["capture"], Shard.parse(options["shard"])
         latents = tuple(capture.get("latents") or ())
         wrong = [name for name in latents if name not in PSEUDO_BLOCKS]
         if wrong:
@@ -103,13 +83,7 @@ class Job:
             prompts=tuple(read_prompts(options["prompts"])),
             images=images,
             first_seed=int(options["seeds"]),
-            labels=LabelChoice(
-                labels["source"],
-                labels["annotator"],
-                bool(labels["balanced"]),
-                int(labels["seed"]),
-                tuple(labels.get("match") or ()),
-            ),
+            labels=LabelChoice.of(options["labels"]),
             blocks=check_blocks(config, (*latents, *blocks)),
             timesteps=choose_timesteps(capture["timesteps"], int(capture["of_steps"]), spec.steps),
             not_hand_tokens=int(capture["not_hand_tokens"]),

@@ -9,6 +9,7 @@ from tqdm import tqdm
 from badhands.classes import BAD, GLOBAL, GOOD, LOCAL, NOT_HAND
 from badhands.extraction.images import ready_images
 from badhands.extraction.job import Job
+from badhands.study.choice import JUDGE, Choice, ChosenImage
 from badhands.study.labels import LabelRecord, choose_balanced
 from badhands.study.study import Study
 
@@ -29,14 +30,12 @@ def label_images(job: Job, study: Study) -> dict[str, LabelRecord]:
     """
     if job.labels.source == "judge":
         judge_images(job, study)
-    latest = study.labels.latest()
+    by_image = records_by_image(study)
     chosen: dict[str, LabelRecord] = {}
     for planned in job.plan:
-        records = [r for (image_id, _), r in latest.items() if image_id == planned.id]
-        if job.labels.annotator is not None:
-            records = [r for r in records if r.annotator == job.labels.annotator]
-        if records:
-            chosen[planned.id] = max(records, key=lambda record: record.time)
+        record = job.labels.counting(by_image.get(planned.id, []))
+        if record is not None:
+            chosen[planned.id] = record
     if job.labels.source == "painted":
         pause_for_people(job, study, chosen)
     return chosen
@@ -103,20 +102,28 @@ def pause_for_people(job: Job, study: Study, labels: dict[str, LabelRecord]) -> 
     )
 
 
-def choose_images(job: Job, study: Study, labels: dict[str, LabelRecord]) -> dict[str, LabelRecord]:
-    """Images to capture with their labels, in the plan's order, of all shares: the same for every worker.
+def records_by_image(study: Study) -> dict[str, list[LabelRecord]]:
+    """The newest record of every annotator, by image."""
+    found: dict[str, list[LabelRecord]] = {}
+    for (image_id, _), record in study.labels.latest().items():
+        found.setdefault(image_id, []).append(record)
+    return found
+
+
+def choose_images(job: Job, study: Study, labels: dict[str, LabelRecord]) -> Choice:
+    """Images to capture, in the plan's order, of all shares: the same for every worker.
 
     Raises:
         Pause: other workers' images are still missing, and the choice depends on all of them.
-        ValueError: no good or no bad hands.
+        ValueError: no good or no bad hands, a prompt lacks an axis to match, or no group has both kinds.
     """
-    absent = len(job.plan) - len(ready_images(job, study))
+    ready = ready_images(job, study)
+    absent = len(job.plan) - len(ready)
     if absent and job.labels.source == "judge":
         raise Pause(
             f"Shard {job.shard.index}/{job.shard.count} has made its images; {absent} of {len(job.plan)} are still to "
             "come from others. Run the same command again when they are there."
         )
-    ready = ready_images(job, study)
     verdicts = {i: record.hand_verdict for i, record in labels.items() if record.painted and i in ready}
     counts = {kind: sum(v == kind for v in verdicts.values()) for kind in ("good", "bad")}
     if not all(counts.values()):
@@ -124,30 +131,61 @@ def choose_images(job: Job, study: Study, labels: dict[str, LabelRecord]) -> dic
             f"the study has {counts['good']} images with good and {counts['bad']} with bad hands, both are needed: "
             "make more with images=, or label more"
         )
-    return {image_id: labels[image_id] for image_id in choice(job, verdicts)}
+    strata = strata_of(job, verdicts)
+    images = tuple(
+        ChosenImage(i, str(verdicts[i]), labels[i].annotator, labels[i].digest, strata.get(i, ""))
+        for i in chosen_ids(job, verdicts, strata)
+    )
+    return Choice(
+        rule=job.labels,
+        images=images,
+        labelled=sum(counts.values()),
+        bad=counts["bad"],
+        conflicts=conflicting(job, study, verdicts),
+    )
 
 
-def choice(job: Job, verdicts: Mapping[str, str | None]) -> list[str]:
-    """Ids of the images to capture, of those with a verdict; balanced, inside every group of `labels.match`.
+def conflicting(job: Job, study: Study, verdicts: Mapping[str, str | None]) -> tuple[str, ...]:
+    """Labelled images that several annotators call differently, where the rule takes the newest label."""
+    if job.labels.annotator is not None:
+        return ()
+    people = {
+        image_id: {r.hand_verdict for r in records if r.annotator != JUDGE}
+        for image_id, records in records_by_image(study).items()
+    }
+    return tuple(image_id for image_id in verdicts if len(people.get(image_id, ())) > 1)
+
+
+def strata_of(job: Job, verdicts: Mapping[str, str | None]) -> dict[str, str]:
+    """The matching key of every image; nothing where nothing is matched.
 
     Raises:
-        ValueError: a prompt lacks an axis to match, or no group has both kinds.
+        ValueError: a prompt lacks an axis to match.
+    """
+    match = job.labels.match
+    if not match:
+        return {}
+    axes = {planned.id: planned.prompt.axes for planned in job.plan}
+    for image_id in verdicts:
+        lacks = [name for name in match if name not in axes[image_id]]
+        if lacks:
+            raise ValueError(
+                f"labels.match names {', '.join(lacks)}, which the prompt of {image_id} has not: "
+                f"match one of {', '.join(axes[image_id]) or '(its prompts have no axes)'}, or set labels.match=[]"
+            )
+    return {i: "/".join(axes[i][name] for name in match) for i in verdicts}
+
+
+def chosen_ids(job: Job, verdicts: Mapping[str, str | None], strata: Mapping[str, str]) -> list[str]:
+    """Ids of the images to capture, of those with a verdict; balanced, inside every stratum where there are some.
+
+    Raises:
+        ValueError: no stratum has both kinds.
     """
     if not job.labels.balanced:
         return list(verdicts)
-    strata = None
-    if job.labels.match:
-        axes = {planned.id: planned.prompt.axes for planned in job.plan}
-        for image_id in verdicts:
-            lacks = [name for name in job.labels.match if name not in axes[image_id]]
-            if lacks:
-                raise ValueError(
-                    f"labels.match names {', '.join(lacks)}, which the prompt of {image_id} has not: "
-                    f"match one of {', '.join(axes[image_id]) or '(its prompts have no axes)'}, or set labels.match=[]"
-                )
-        strata = {i: "/".join(axes[i][name] for name in job.labels.match) for i in verdicts}
-    chosen = choose_balanced(verdicts, job.labels.seed, strata)
-    if verdicts and not chosen and job.labels.match:
+    chosen = choose_balanced(verdicts, job.labels.seed, strata or None)
+    if verdicts and not chosen and strata:
         raise ValueError(
             f"no group of equal {', '.join(job.labels.match)} holds good and bad hands: make more with images=, "
             "or set labels.match=[]"

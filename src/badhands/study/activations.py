@@ -1,6 +1,6 @@
 """The activation cache of a study: every image's file seen as one table of tokens, read without loading it whole."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,17 +49,21 @@ class ActivationCache:
     Args:
         folder: holds the `<id>.safetensors` files.
         images: which images, in which order; None takes every file, by id.
+        ids: with images=None, which of the files.
 
     Raises:
         ValueError: no files, a file that is missing or damaged, cells of unequal width or dtype, steps that disagree.
     """
 
-    def __init__(self, folder: Path | str, images: Sequence[ImageInfo] | None = None):
+    def __init__(
+        self, folder: Path | str, images: Sequence[ImageInfo] | None = None, ids: Collection[str] | None = None
+    ):
         self.folder = Path(folder)
-        if images is None:
+        if images is None and ids is None:
             paths = sorted(self.folder.glob("*.safetensors"))
         else:
-            paths = [self.folder / f"{info.id}.safetensors" for info in images]
+            names = sorted(ids or ()) if images is None else [info.id for info in images]
+            paths = [self.folder / f"{name}.safetensors" for name in names]
             absent = [path.stem for path in paths if not path.exists()]
             if absent:
                 raise ValueError(f"{self.folder} lacks the activations of {_some(absent)}: run extract.py")

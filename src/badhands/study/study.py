@@ -10,6 +10,7 @@ from PIL import Image
 from badhands import OUTPUTS
 from badhands.study.activation_file import ImageFile
 from badhands.study.activations import ActivationCache
+from badhands.study.choice import Choice
 from badhands.study.journal import remove_unfinished, write_whole
 from badhands.study.labels import LabelLog, LabelRecord
 from badhands.study.manifest import ImageEntry, Manifest, check_id, pixel_sha256
@@ -93,14 +94,15 @@ class Study:
         folder = self.root / "activations"
         return tuple(sorted(path.name for path in folder.glob("*") if any(path.glob("*.safetensors"))))
 
-    def activations(self, fingerprint: str | None = None) -> ActivationCache:
+    def activations(self, fingerprint: str | None = None, choice: Choice | None = None) -> ActivationCache:
         """The activation cache, images in the manifest's order.
 
         Args:
             fingerprint: None takes the only one there is.
+            choice: read its images alone, but those that were refused; None: every file of the folder.
 
         Raises:
-            ValueError: there are none, or several to choose from.
+            ValueError: there are none, or several to choose from, or a chosen image has no file.
         """
         if fingerprint is None:
             found = self.fingerprints()
@@ -110,19 +112,22 @@ class Study:
             fingerprint = found[0]
         folder = self.activations_folder(fingerprint)
         position = {entry.id: i for i, entry in enumerate(self.manifest.entries)}
-        whole = ActivationCache(folder)
+        ids = None if choice is None else set(choice.ids) - set(choice.refused)
+        whole = ActivationCache(folder, ids=ids)
         ordered = sorted(whole.images, key=lambda info: (position.get(info.id, len(position)), info.id))
         return ActivationCache(folder, ordered)
 
-    def relabelled(self, cache: ActivationCache) -> list[str]:
-        """Images whose label has changed (or gone) since their activations were captured."""
-        latest = self.labels.latest()
-        changed = []
-        for info, meta in zip(cache.images, cache.meta, strict=True):
-            record = latest.get((info.id, meta.get("annotator", "")))
-            if record is None or record.digest != meta.get("label_digest"):
-                changed.append(info.id)
-        return changed
+    def relabelled(self, choice: Choice) -> list[str]:
+        """Images of the choice whose label has changed (or gone) since they were chosen."""
+        records: dict[str, list[LabelRecord]] = {}
+        for (image_id, _), record in self.labels.latest().items():
+            records.setdefault(image_id, []).append(record)
+        counting = {image.id: choice.rule.counting(records.get(image.id, [])) for image in choice.images}
+        return [
+            image.id
+            for image in choice.images
+            if (record := counting[image.id]) is None or record.digest != image.label_digest
+        ]
 
     def check(self, pixels: bool = True, absent: bool = True) -> list[str]:
         """Everything in the folder that does not fit together, one sentence each; empty when all is well.
