@@ -74,6 +74,7 @@ class FakeRenderer:
         blocks: Sequence[str],
         timesteps: Sequence[int],
         tokens: Sequence[np.ndarray],
+        previews: Sequence[int] = (),
     ) -> list[Replay]:
         made = []
         for image, e, s, index in zip(self.render(embeddings, seeds), embeddings, seeds, tokens, strict=True):
@@ -82,7 +83,8 @@ class FakeRenderer:
                 for t in timesteps:
                     rng = self._rng(e, s, zlib.crc32(f"{block}/{t}".encode()))
                     tensors[Cell(block, t)] = torch.from_numpy(rng.standard_normal((24, WIDTH), np.float32))[index]
-            made.append(Replay(image, tensors, {t: (4 - t, t / 4) for t in timesteps}))
+            shown = {t: Image.fromarray(np.full((16, 24, 3), 10 * t + s % 10, np.uint8)) for t in previews}
+            made.append(Replay(image, tensors, {t: (4 - t, t / 4) for t in timesteps}, shown))
         return made
 
     @staticmethod

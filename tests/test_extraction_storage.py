@@ -234,9 +234,26 @@ def test_a_changed_label_is_captured_again_with_every_cell_of_before(tmp_path):
     assert 0 in cache.tokens.token[cache.tokens.image == 0]
 
 
+def test_previews_are_kept_for_captured_timesteps_and_added_later_without_touching_activations(tmp_path):
+    job, _ = finished(tmp_path / "s")
+    study, before = Study(job.root), fake.contents(tmp_path / "s")
+    name = read_choice(job.root, job.labels).ids[0]
+    with pytest.raises(ValueError, match=r"is missing: run extract\.py with capture\.previews"):
+        study.previews(name)
+    run(replace(job, previews=12))
+    seed = study.manifest.by_id[name].seed
+    assert {t: (shown.shape, set(shown.ravel())) for t, shown in study.previews(name).items()} == {
+        t: ((8, 12, 3), {10 * t + seed % 10}) for t in (4, 1)
+    }
+    after = fake.contents(tmp_path / "s")
+    assert before.items() <= after.items() and len(list(job.root.glob("previews/*/*.png"))) == 12
+    run(replace(job, previews=12, timesteps=(4, 3, 1)))
+    assert list(study.previews(name)) == [4, 3, 1]
+
+
 class Infinite(fake.FakeRenderer):
-    def replay(self, embeddings, seeds, blocks, timesteps, tokens):
-        made = super().replay(embeddings, seeds, blocks, timesteps, tokens)
+    def replay(self, *asked):
+        made, seeds = super().replay(*asked), asked[1]
         for seed, replay in zip(seeds, made, strict=True):
             if seed == 3:
                 replay.tensors[Cell("single.0", 4)][1, 2] = float("inf")

@@ -89,7 +89,7 @@ def make_bill(job: Job, labels: Mapping[str, LabelRecord] | None = None) -> Bill
         tokens=tokens,
         tokens_known=bool(chosen),
         image_bytes=job.spec.height * job.spec.width * 3 + 4096,
-        capture_bytes=round(tokens * per_token) + HEADER_BYTES,
+        capture_bytes=round(tokens * per_token) + HEADER_BYTES + job.preview_bytes,
         free=shutil.disk_usage(_existing(job.root)).free,
         where=_existing(job.root),
     )

@@ -21,6 +21,7 @@ from badhands.extraction.workers import Workers
 from badhands.study.activation_file import ImageFile, write_image
 from badhands.study.labels import LabelRecord, token_rows
 from badhands.study.manifest import ImageEntry, pixel_sha256
+from badhands.study.previews import preview_path, preview_timesteps, write_previews
 from badhands.study.study import Study
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ class Wanted:
     kinds: NDArray[np.uint8]
     cells: tuple[Cell, ...]
     """Empty: all is there."""
+    previews: tuple[int, ...]
+    """Timesteps whose preview is missing."""
     replace: bool
     """The file there was made for other labels or tokens."""
     annotator: str
@@ -50,6 +53,9 @@ class ReplayTask:
     root: Path
     fingerprint: str
     tolerance: float | None
+    longest: int
+    """Side of the previews, px."""
+    timesteps: tuple[int, ...]
     cells: tuple[Cell, ...]
     images: tuple[Wanted, ...]
     embeddings: tuple[Embedding, ...]
@@ -86,7 +92,11 @@ def wanted_of(job: Job, study: Study, entry: ImageEntry, record: LabelRecord) ->
         replace = not same or file.meta.get("label_digest") != record.digest
         # A changed label changes the tokens: then the cells of earlier captures are taken anew as well.
         cells = in_order((*job.cells, *file.cells)) if replace else in_order(set(job.cells) - set(file.cells))
-    return Wanted(entry, tokens, classes, kinds, cells, replace, record.annotator, record.digest)
+    previews: tuple[int, ...] = ()
+    if job.previews:
+        there = preview_timesteps(preview_path(study.root, entry.fingerprint, entry.id))
+        previews = tuple(t for t in job.timesteps if t not in there)
+    return Wanted(entry, tokens, classes, kinds, cells, previews, replace, record.annotator, record.digest)
 
 
 def capture_images(
@@ -111,7 +121,7 @@ def capture_images(
     wanted = [
         wanted_of(job, study, entries[image_id], record) for image_id, record in chosen.items() if image_id in share
     ]
-    missing = [w for w in wanted if w.cells]
+    missing = [w for w in wanted if w.cells or w.previews]
     if not missing:
         return []
     lacking = [w.entry.prompt for w in missing if w.entry.prompt not in embeddings]
@@ -120,10 +130,12 @@ def capture_images(
 
     def tasks() -> Iterator[ReplayTask]:
         for cells in dict.fromkeys(w.cells for w in missing):
-            group = [w for w in missing if w.cells == cells]
+            group = [w for w in missing if w.cells == cells]  # what is missing of previews may differ inside it
             for batch in batches(group, job.spec.batch_size):
                 texts = tuple(embeddings[w.entry.prompt] for w in batch)
-                yield ReplayTask(job.root, fingerprint, job.tolerance, cells, tuple(batch), texts)
+                yield ReplayTask(
+                    job.root, fingerprint, job.tolerance, job.previews, job.timesteps, cells, tuple(batch), texts
+                )
 
     refused: list[Refusal] = []
     total = len(wanted)
@@ -142,10 +154,11 @@ def capture_images(
 def replay_batch(renderer: Renderer, task: ReplayTask) -> tuple[int, list[Refusal]]:
     """Replay one batch and store what is true."""
     study = Study(task.root)
-    blocks = list(dict.fromkeys(cell.block for cell in task.cells))
-    timesteps = list(dict.fromkeys(cell.timestep for cell in task.cells))
+    blocks = list(dict.fromkeys(cell.block for cell in task.cells)) or ["x0"]  # only previews are missing
+    timesteps = list(dict.fromkeys(cell.timestep for cell in task.cells)) or task.timesteps
     seeds = [w.entry.seed for w in task.images]
-    replays = renderer.replay(task.embeddings, seeds, blocks, timesteps, [w.tokens for w in task.images])
+    previews = tuple(t for t in task.timesteps if any(t in w.previews for w in task.images))
+    replays = renderer.replay(task.embeddings, seeds, blocks, timesteps, [w.tokens for w in task.images], previews)
     refused = []
     for wanted, replay in zip(task.images, replays, strict=True):
         refusal = _store(study, task, wanted, replay)
@@ -168,6 +181,10 @@ def _store(study: Study, task: ReplayTask, wanted: Wanted, replay: Replay) -> Re
         more = f" and {len(infinite) - 3} more" if len(infinite) > 3 else ""
         reason = f"activations are not finite in {', '.join(infinite[:3])}{more}"
         return Refusal(entry.id, entry.fingerprint, reason, False)
+    if wanted.previews:
+        write_previews(preview_path(study.root, entry.fingerprint, entry.id), replay.previews, task.longest)
+    if not task.cells:
+        return None
     used = {cell.timestep for cell in task.cells}
     meta = {
         "prompt": entry.prompt,

@@ -39,6 +39,8 @@ class Job:
     timesteps: tuple[int, ...]
     """Counting down."""
     not_hand_tokens: int
+    previews: int = 0
+    """Longest side, px, of the predicted clean pictures kept for each captured timestep; 0 keeps none."""
     tolerance: float | None = None
     """Least PSNR (dB) at which a replay that is not equal may pass; None: only equal pixels pass."""
     shard: Shard = field(default_factory=Shard)
@@ -50,6 +52,8 @@ class Job:
     def __post_init__(self) -> None:
         if self.not_hand_tokens < 0:
             raise ValueError(f"capture.not_hand_tokens={self.not_hand_tokens}: it must be 0 or more")
+        if self.previews < 0:
+            raise ValueError(f"capture.previews={self.previews}: give the longest side in px, or 0 for none")
         if self.tolerance is not None and not self.tolerance > 0:
             raise ValueError(f"replay.tolerance={self.tolerance}: give a PSNR in dB, e.g. 45, or null for equal pixels")
         for name in ("workers", "threads"):
@@ -87,6 +91,7 @@ class Job:
             blocks=check_blocks(config, (*latents, *blocks)),
             timesteps=choose_timesteps(capture["timesteps"], int(capture["of_steps"]), spec.steps),
             not_hand_tokens=int(capture["not_hand_tokens"]),
+            previews=int(capture.get("previews") or 0),
             tolerance=None if tolerance is None else float(tolerance),
             shard=shard,
             workers=_workers(options["workers"], spec, shard, images),
@@ -108,6 +113,12 @@ class Job:
     def cells(self) -> tuple[Cell, ...]:
         """What is captured, in network order."""
         return grid(self.blocks, self.timesteps)
+
+    @property
+    def preview_bytes(self) -> int:
+        """Bytes of one image's previews, at most: PNG of noisy pictures hardly shrinks."""
+        scale = min(1.0, self.previews / max(self.spec.height, self.spec.width))
+        return round(len(self.timesteps) * self.spec.height * self.spec.width * scale**2 * 3)
 
     def cell_bytes(self, cell: Cell) -> int:
         """Bytes of one captured token in this cell."""

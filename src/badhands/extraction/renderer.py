@@ -1,7 +1,8 @@
 """What the stages need of a model: text embeddings, pictures, and replays with capture."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +26,8 @@ class Replay:
     """[n, d] a cell, in the model's dtype."""
     steps: dict[int, tuple[int, float]]
     """Timestep -> (step, sigma)."""
+    previews: dict[int, Image.Image] = field(default_factory=dict)
+    """Timestep -> decoded predicted clean latent, where asked for."""
 
 
 class Renderer(Protocol):
@@ -45,8 +48,9 @@ class Renderer(Protocol):
         blocks: Sequence[str],
         timesteps: Sequence[int],
         tokens: Sequence[np.ndarray],
+        previews: Sequence[int] = (),
     ) -> list[Replay]:
-        """The same pictures, with the rows of `tokens` (one array of indices a picture)."""
+        """The same pictures, with the rows of `tokens` (one array of indices a picture), and previews at timesteps."""
         ...
 
 
@@ -72,11 +76,20 @@ class PipelineRenderer:
         blocks: Sequence[str],
         timesteps: Sequence[int],
         tokens: Sequence[np.ndarray],
+        previews: Sequence[int] = (),
     ) -> list[Replay]:
-        with capture(self._pipeline(), blocks, timesteps, list(tokens)) as taken:
-            latents = generate_latents(self._pipe, embeddings, seeds, self.spec)
-        images = decode(self._pipe, latents, self.spec.height, self.spec.width)
-        return [Replay(image, taken.member(i), taken.steps) for i, image in enumerate(images)]
+        pipe, size = self._pipeline(), (self.spec.height, self.spec.width)
+        with ExitStack() as stack:
+            taken = stack.enter_context(capture(pipe, blocks, timesteps, list(tokens)))
+            clean = stack.enter_context(capture(pipe, ["x0"], previews)) if previews else None
+            latents = generate_latents(pipe, embeddings, seeds, self.spec)
+        images = decode(pipe, latents, *size)
+        made = [Replay(image, taken.member(i), taken.steps) for i, image in enumerate(images)]
+        if clean is not None:
+            for i, replay in enumerate(made):
+                for cell, packed in clean.member(i).items():
+                    (replay.previews[cell.timestep],) = decode(pipe, packed[None], *size)
+        return made
 
     def _pipeline(self) -> Any:
         if self._pipe is None:

@@ -127,6 +127,8 @@ def write_choice(root: Path, choice: Choice) -> None:
             captured = {path.stem for path in (root / "activations").glob("*/*.safetensors")}
             others = ({*before.refused} & {*choice.ids}) - captured
             choice = replace(choice, refused=tuple(sorted({*choice.refused, *others})))
+            if choice == before:
+                return
         write_locked(path, choice.to_json())
 
 

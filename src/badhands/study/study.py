@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from badhands import OUTPUTS
@@ -14,6 +16,7 @@ from badhands.study.choice import Choice
 from badhands.study.journal import remove_unfinished, write_whole
 from badhands.study.labels import LabelLog, LabelRecord
 from badhands.study.manifest import ImageEntry, Manifest, check_id, pixel_sha256
+from badhands.study.previews import preview_path, read_previews
 
 
 def study_folder(name: str | Path) -> Path:
@@ -89,6 +92,14 @@ class Study:
     def activation_path(self, fingerprint: str, image_id: str) -> Path:
         return self.activations_folder(fingerprint) / f"{check_id(image_id)}.safetensors"
 
+    def previews(self, image_id: str) -> dict[int, NDArray[np.uint8]]:
+        """Predicted clean pictures of an image: timestep -> uint8[h, w, 3].
+
+        Raises:
+            ValueError: it has none, or the file is damaged.
+        """
+        return read_previews(preview_path(self.root, self.manifest.by_id[image_id].fingerprint, image_id))
+
     def fingerprints(self) -> tuple[str, ...]:
         """Fingerprints that have activations."""
         folder = self.root / "activations"
@@ -107,8 +118,8 @@ class Study:
         if fingerprint is None:
             found = self.fingerprints()
             if len(found) != 1:
-                choice = f"several, name one of {', '.join(found)}" if found else "none yet, run `python extract.py`"
-                raise ValueError(f"study {self.name} has activations of {choice}")
+                named = f"several, name one of {', '.join(found)}" if found else "none yet, run `python extract.py`"
+                raise ValueError(f"study {self.name} has activations of {named}")
             fingerprint = found[0]
         folder = self.activations_folder(fingerprint)
         position = {entry.id: i for i, entry in enumerate(self.manifest.entries)}
