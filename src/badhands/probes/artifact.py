@@ -6,8 +6,9 @@ Weights apply to raw activations: standardisation is folded in, so a probe is on
 """
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,7 +17,9 @@ from torch import Tensor
 
 from badhands.cells import Cell, in_order
 
-HEADS = ("hand", "good")
+HEADS = ("hand", "good", "image")
+"""hand: is the token hand? good: is a hand token part of a good hand? image: is the hand good, read from the mean of its
+tokens by the headline's ridge; applied to single tokens its logits average to the image's."""
 FORMAT = 1
 
 
@@ -43,10 +46,10 @@ class Readout:
             x = torch.relu(x @ self.hidden[0].to(x.device).T + self.hidden[1].to(x.device))
         return x @ self.weight.to(x.device) + self.bias
 
-    def probability(self, x: Tensor) -> Tensor:
-        """Calibrated probability of the positive class (hand; good)."""
+    def probability(self, x: Tensor, shift: float = 0.0) -> Tensor:
+        """Calibrated probability of the positive class (hand; good) of x [..., d]; `shift` is added to its logit."""
         slope, offset = self.platt
-        return torch.sigmoid(slope * self.logit(x) + offset)
+        return torch.sigmoid(slope * self.logit(x) + offset + shift)
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,30 @@ class Probes:
         return self.card.get("fingerprint")
 
     @property
+    def bad_rate(self) -> float:
+        """The share of bad hands that P(bad) assumes: the model's own, before the study balanced its classes."""
+        return float(self.card.get("bad_rate") or 0.5)
+
+    def at_rate(self, bad_rate: float) -> "Probes":
+        """The same probes, calibrated to another share of bad hands.
+
+        Raises:
+            ValueError: it is not between 0 and 1.
+        """
+        if not 0 < bad_rate < 1:
+            raise ValueError(f"bad_rate={bad_rate}: give the share of bad hands among hands, between 0 and 1")
+        return replace(self, card={**self.card, "bad_rate": bad_rate})
+
+    def shift(self, head: str) -> float:
+        """Added to a calibrated logit of good: Platt's fit is for equal classes, Bayes' rule moves it to the rate."""
+        return 0.0 if head == "hand" else math.log((1 - self.bad_rate) / self.bad_rate)
+
+    @property
+    def image_head(self) -> str:
+        """The head that scores images: `image`, or in older artefacts `good`."""
+        return "image" if "image" in self.heads else "good"
+
+    @property
     def width(self) -> int:
         return next(iter(self.readouts.values())).width
 
@@ -105,15 +132,15 @@ class Probes:
         return self.readout(head, cell).logit(x)
 
     def p_bad(self, cell: Cell, x: Tensor) -> Tensor:
-        """Calibrated P(bad) of tokens x [..., d], given that they are hand: [...] float32 in 0..1."""
-        return 1 - self.readout("good", cell).probability(x)
+        """P(bad) of tokens x [..., d], given that they are hand, calibrated to `bad_rate`: [...] float32 in 0..1."""
+        return 1 - self.readout("good", cell).probability(x, self.shift("good"))
 
     def p_hand(self, cell: Cell, x: Tensor) -> Tensor:
         """Calibrated P(hand) of tokens x [..., d]: [...] float32 in 0..1."""
         return self.readout("hand", cell).probability(x)
 
     def image_score(self, cell: Cell, x: Tensor, hand_mask: Tensor | None = None) -> float:
-        """Mean good-logit over hand tokens: low means a bad hand. The score that `thresholds` refer to.
+        """Logit of the mean hand token: low means a bad hand. The score that `thresholds` refer to.
 
         Args:
             x: [n, d] tokens of one image; hand_mask: bool[n], None: all are hand.
@@ -123,7 +150,13 @@ class Probes:
         """
         if hand_mask is not None:
             x = x[hand_mask.to(x.device)]
-        return self.logit("good", cell, x).mean().item() if len(x) else float("nan")
+        return self.logit(self.image_head, cell, x).mean().item() if len(x) else float("nan")
+
+    def image_p_bad(self, cell: Cell, x: Tensor, hand_mask: Tensor | None = None) -> float:
+        """P(bad) of the image's hand, calibrated to `bad_rate`; nan where no token is hand. Arguments: `image_score`."""
+        slope, offset = self.readout(self.image_head, cell).platt
+        logit = slope * self.image_score(cell, x, hand_mask) + offset + self.shift(self.image_head)
+        return 1 / (1 + math.exp(min(logit, 700.0)))
 
     def to(self, device: str | torch.device) -> "Probes":
         """A copy whose tensors lie on `device`."""
@@ -135,14 +168,12 @@ class Probes:
         def vectors(of: Mapping[Cell, Tensor]) -> dict[Cell, Tensor]:
             return {cell: v.to(device) for cell, v in of.items()}
 
-        return Probes(
-            {key: move(readout) for key, readout in self.readouts.items()},
-            vectors(self.directions),
-            vectors(self.means),
-            self.steps,
-            self.thresholds,
-            vectors(self.random_directions),
-            self.card,
+        return replace(
+            self,
+            readouts={key: move(readout) for key, readout in self.readouts.items()},
+            directions=vectors(self.directions),
+            means=vectors(self.means),
+            random_directions=vectors(self.random_directions),
         )
 
     def save(self, folder: Path | str) -> Path:

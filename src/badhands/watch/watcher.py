@@ -47,7 +47,9 @@ class Frame:
     hand: dict[str, np.ndarray]
     """Block -> bool[B, n]: tokens that the hand head calls hand."""
     score: dict[str, np.ndarray]
-    """Block -> float32[B]: mean good-logit over hand tokens, low means a bad hand; nan where no hand was found."""
+    """Block -> float32[B]: logit of the mean hand token, low means a bad hand; nan where no hand was found."""
+    image_p_bad: dict[str, np.ndarray]
+    """Block -> float32[B]: P(bad) of the hand, calibrated to the probes' bad rate; nan where no hand was found."""
     xt_variance: np.ndarray
     """float32[B]: variance of the step's latent over tokens and channels."""
     x0_change: np.ndarray
@@ -144,7 +146,7 @@ class Seen:
                 "generation": frame.generation, "member": member, "block": cell.block, "timestep": frame.timestep,
                 "step": frame.step, "sigma": frame.sigma, "trained_timestep": cell.timestep,
                 "score": float(frame.score[cell.block][i]),
-                "p_bad": _mean(frame.p_bad[cell.block][i], frame.hand[cell.block][i]),
+                "p_bad": float(frame.image_p_bad[cell.block][i]),
                 "tokens": int(frame.hand[cell.block][i].sum()),
                 "xt_variance": float(frame.xt_variance[i]),
                 "x0_change": _mean(frame.x0_change[i], frame.hand[cell.block][i]),
@@ -266,7 +268,7 @@ class watch:
         if self._policy is None or cell not in self._acting:
             return None
         # What is recorded is what the block put out; the change shows in the cells that follow.
-        return self._policy.change(cell, tokens, self._heads[cell].p_hand(logits) >= self._p_hand)
+        return self._policy.change(cell, tokens, self._heads[cell].probability(logits, 0) >= self._p_hand)
 
     def _on_step(self, event: StepEnd) -> None:
         moment, seen = event.moment, self.seen
@@ -291,19 +293,20 @@ class watch:
         moment = event.moment
         cells = in_order(self._logits)
         logits = torch.stack([self._logits[cell] for cell in cells]).cpu()  # one wait for the device a step
-        hand_logit, good_logit, p_hand, p_bad, hand, score = ({} for _ in range(6))
-        for cell, pair in zip(cells, logits, strict=True):
+        hand_logit, good_logit, p_hand, p_bad, hand, score, image_p_bad = ({} for _ in range(7))
+        for cell, found in zip(cells, logits, strict=True):
             heads, name = self._heads[cell], cell.block
-            hand_logit[name], good_logit[name] = pair[..., 0].numpy(), pair[..., 1].numpy()
-            p_hand[name], p_bad[name] = heads.p_hand(pair).numpy(), heads.p_bad(pair).numpy()
+            hand_logit[name], good_logit[name] = found[..., 0].numpy(), found[..., 1].numpy()
+            p_hand[name], p_bad[name] = heads.probability(found, 0).numpy(), 1 - heads.probability(found, 1).numpy()
             hand[name] = p_hand[name] >= self._p_hand
-            count = hand[name].sum(1)
-            total = (good_logit[name] * hand[name]).sum(1)
-            score[name] = np.where(count >= LEAST_HAND, total / np.maximum(count, 1), np.nan).astype(np.float32)
+            count = torch.from_numpy(hand[name].sum(1))
+            mean = (found * torch.from_numpy(hand[name])[..., None]).sum(1) / count.clamp(min=1)[:, None]
+            mean[count < LEAST_HAND] = torch.nan
+            score[name], image_p_bad[name] = mean[:, -1].numpy(), 1 - heads.probability(mean, -1).numpy()
         x0 = event.x0()
         frame = Frame(
             moment.generation, moment.step, moment.timestep, moment.num_steps, moment.sigma, moment.members, cells,
-            hand_logit, good_logit, p_hand, p_bad, hand, score,
+            hand_logit, good_logit, p_hand, p_bad, hand, score, image_p_bad,
             xt_variance=event.x_t.float().var(dim=(1, 2)).cpu().numpy(), x0_change=self._changed(x0, moment.members),
             x0=x0.cpu() if self._every and self._watched % self._every == 0 else None,
         )  # fmt: skip
@@ -325,27 +328,26 @@ class watch:
 
 
 class _Heads:
-    """Both readouts of a cell; linear ones as one product."""
+    """The readouts of a cell: hand, good, and what scores the image; linear ones as one product."""
 
     def __init__(self, probes: Probes, cell: Cell, device: torch.device) -> None:
-        self._both = [probes.readout(head, cell) for head in ("hand", "good")]
-        self._linear = all(readout.hidden is None for readout in self._both)
-        self._weight = torch.stack([readout.weight for readout in self._both], -1).to(device) if self._linear else None
-        self._bias = torch.tensor([readout.bias for readout in self._both], device=device)
+        heads = ("hand", "good", probes.image_head)
+        self._all = [probes.readout(head, cell) for head in heads]
+        self._shift = [probes.shift(head) for head in heads]
+        self._linear = all(readout.hidden is None for readout in self._all)
+        self._weight = torch.stack([readout.weight for readout in self._all], -1).to(device) if self._linear else None
+        self._bias = torch.tensor([readout.bias for readout in self._all], device=device)
 
     def __call__(self, tokens: Tensor) -> Tensor:
-        """[B, n, d] -> [B, n, 2] float32: logits of hand and of good."""
+        """[B, n, d] -> [B, n, 3] float32 logits."""
         if self._weight is not None:
             return tokens.float() @ self._weight + self._bias
-        return torch.stack([readout.logit(tokens) for readout in self._both], -1)
+        return torch.stack([readout.logit(tokens) for readout in self._all], -1)
 
-    def p_hand(self, logits: Tensor) -> Tensor:
-        slope, offset = self._both[0].platt
-        return torch.sigmoid(slope * logits[..., 0] + offset)
-
-    def p_bad(self, logits: Tensor) -> Tensor:
-        slope, offset = self._both[1].platt
-        return 1 - torch.sigmoid(slope * logits[..., 1] + offset)
+    def probability(self, logits: Tensor, head: int) -> Tensor:
+        """Calibrated, from logits [..., 3]: of hand (0), of good for a token (1) or for the image (-1)."""
+        slope, offset = self._all[head].platt
+        return torch.sigmoid(slope * logits[..., head] + offset + self._shift[head])
 
 
 def shrink(packed: Tensor, grid: tuple[int, int], scale: int, height: int, width: int) -> tuple[Tensor, int, int]:
