@@ -18,8 +18,8 @@ from torch import Tensor
 from badhands.cells import Cell, in_order
 
 HEADS = ("hand", "good", "image")
-"""hand: is the token hand? good: is a hand token part of a good hand? image: is the hand good, read from the mean of its
-tokens by the headline's ridge; applied to single tokens its logits average to the image's."""
+"""hand: is the token hand? good: is a hand token part of a good hand? image: is the hand good, read from the mean of
+its tokens by the headline's ridge; applied to single tokens its logits average to the image's."""
 FORMAT = 1
 
 
@@ -153,7 +153,7 @@ class Probes:
         return self.logit(self.image_head, cell, x).mean().item() if len(x) else float("nan")
 
     def image_p_bad(self, cell: Cell, x: Tensor, hand_mask: Tensor | None = None) -> float:
-        """P(bad) of the image's hand, calibrated to `bad_rate`; nan where no token is hand. Arguments: `image_score`."""
+        """P(bad) of the image's hand, calibrated to `bad_rate`; nan where no token is hand. Arguments as above."""
         slope, offset = self.readout(self.image_head, cell).platt
         logit = slope * self.image_score(cell, x, hand_mask) + offset + self.shift(self.image_head)
         return 1 / (1 + math.exp(min(logit, 700.0)))
