@@ -15,6 +15,7 @@ from badhands.run import git_commit
 
 if TYPE_CHECKING:  # imported when needed, so that --help, --cfg and a wrong option answer at once
     from badhands.report.session import Session
+    from badhands.stats.design import Design
     from badhands.study.activations import ActivationCache
     from badhands.study.study import Study
 
@@ -31,11 +32,18 @@ def main(cfg: DictConfig) -> float | None:
         with open_session(cfg) as session:
             with session.stage("data"):
                 analysis, probe = build(cfg.analysis), build(cfg.probe)  # refused now, not an hour later
-                study, cache = open_data(cfg, session.run.folder)
+                study, cache, design = open_data(cfg, session.run.folder)
             with session.stage("measures"):
-                measure_cells(cache, session.run.folder, analysis)
+                measure_cells(cache, session.run.folder, analysis, design=design)
             with session.stage("probes"):
-                fit_probes(cache, session.run.folder, probe, card=card(cfg, study, cache), trainer=build(cfg.trainer))
+                fit_probes(
+                    cache,
+                    session.run.folder,
+                    probe,
+                    design=design,
+                    card=card(cfg, study, cache),
+                    trainer=build(cfg.trainer),
+                )
             if cfg.strips:
                 with session.stage("watch"):
                     draw_strips(cfg, study, session.run.folder)
@@ -81,12 +89,13 @@ def run_name(choices: dict[str, str], overrides: list[str]) -> str:
     return " ".join([*named, *values])
 
 
-def open_data(cfg: DictConfig, folder: Path) -> "tuple[Study, ActivationCache]":
-    """The study and the cells and images that this run uses; writes tables/images.csv and the label sheets."""
+def open_data(cfg: DictConfig, folder: Path) -> "tuple[Study, ActivationCache, Design]":
+    """The study, the cells and images that this run uses, what is compared with what; writes tables/images.csv and
+    the label sheets."""
     from badhands.diffusion.schedule import choose_timesteps
     from badhands.measures.describe import describe
     from badhands.study.choice import LabelChoice, read_choice
-    from badhands.study.selection import Selection, select
+    from badhands.study.selection import Selection, design_of, select
     from badhands.study.study import Study, study_folder
 
     study = Study(study_folder(cfg.study))
@@ -104,9 +113,11 @@ def open_data(cfg: DictConfig, folder: Path) -> "tuple[Study, ActivationCache]":
             f"{len(relabelled)} labels have changed since extraction ({', '.join(relabelled[:3])} ...): "
             f"run `{extract_command(cfg)}` again"
         )
-    cache = select(study.activations(cfg.data.fingerprint, choice), selection, extract_command(cfg))
+    cache = select(study.activations(cfg.data.fingerprint, choice), selection, extract_command(cfg), choice.strata)
+    design = design_of(cache, choice.strata, cfg.data.folds, draws=cfg.data.draws, seed=cfg.data.seed,
+                       permutations=cfg.data.permutations)  # fmt: skip
     describe(study, cache, folder)
-    return study, cache
+    return study, cache, design
 
 
 def chosen_blocks(cfg: DictConfig) -> tuple[str, ...]:

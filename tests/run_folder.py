@@ -9,6 +9,7 @@ from PIL import Image
 from badhands.cells import Cell, grid
 from badhands.report.tracking import NoTracker, Tracker
 from badhands.run import Run
+from badhands.stats.family import Family
 
 CELLS = grid(["double.0", "single.0", "single.1"], [20, 12, 3])
 BEST = Cell("single.1", 12)
@@ -36,10 +37,13 @@ def write_run(folder: Path, probe: str = "logistic", group: str | None = None, i
     tracker.log(run, "data")
     with run.stage("measures"):
         _distances().to_csv(folder / "tables" / "cells.csv", index=False)
+        _headline(strength).to_csv(folder / "tables" / "headline.csv", index=False)
+        _family(strength).save(folder / "family.npz")
         Image.new("RGB", (40, 30), "#ccaa88").save(folder / "figures" / "pca.png")
     tracker.log(run, "measures")
     with run.stage("probes"):
         _scores(probe, strength).to_csv(folder / "tables" / "scores.csv", index=False)
+        _baselines().to_csv(folder / "tables" / "baselines.csv", index=False)
         _global().to_csv(folder / "tables" / "global_direction.csv", index=False)
         _write_probes(folder, images, rng, strength)
     tracker.log(run, "probes")
@@ -95,17 +99,35 @@ def _distances() -> pd.DataFrame:
 def _scores(probe: str, strength: float) -> pd.DataFrame:
     plain = {"head": "good", "control": "none", "probe": probe}
     rows = _rows("image_auroc", lambda c: auroc_of(c, strength), "out_of_fold", **plain)
-    rows += _rows("image_auroc_p_max", lambda c: 0.01 if c == BEST else 0.5, "permutation", **plain)
-    rows += _rows("ridge_auroc", lambda c: auroc_of(c, strength) - 0.01, "out_of_fold", **plain)
-    rows += [{**row, "control": "x0", "block": "x0", "value": 0.58, "lo": 0.5, "hi": 0.6} for row in rows[:3]]
     rows += [{**row, "head": "hand", "value": 0.99} for row in rows[:9]]
     return pd.DataFrame(rows)
 
 
+def _headline(strength: float) -> pd.DataFrame:
+    rows = _rows("auroc", lambda c: auroc_of(c, strength), "out_of_fold", probe="ridge")
+    rows += _rows("auroc_p_family", lambda c: 0.01 if c == BEST else 0.5, "permutation", probe="ridge")
+    return pd.DataFrame(rows)
+
+
+def _family(strength: float) -> Family:
+    """The best cell passes where the run is not a null."""
+    null = np.random.default_rng(0).normal(size=(200, len(CELLS)))
+    high = 9.0 if strength > 0.5 else 0.0
+    family = Family()
+    for group in ("auroc", "db_good_vs_bad"):
+        family.add(group, [str(c) for c in CELLS], np.array([high if c == BEST else 0.0 for c in CELLS]), null)
+    return family
+
+
+def _baselines() -> pd.DataFrame:
+    rows = _rows("auroc", lambda c: 0.58, "out_of_fold", probe="ridge")[:3]
+    return pd.DataFrame([{**row, "control": "x0", "title": "predicted clean latent x0", "block": "x0"} for row in rows])
+
+
 def _global() -> pd.DataFrame:
-    kept = {"probe": "rank1", "metric": "recovery", "n": 9}
-    shares = (("none", 0.9), ("block", 0.8), ("window", 0.6))
-    return pd.DataFrame([{**kept, "split": s, "value": v, "lo": v - 0.1, "hi": v + 0.1} for s, v in shares])
+    lost = {"probe": "rank1", "metric": "loss", "n": 60}
+    losses = (("none", 0.0), ("block", 0.01), ("window", 0.03))
+    return pd.DataFrame([{**lost, "split": s, "value": v, "lo": v - 0.02, "hi": v + 0.02} for s, v in losses])
 
 
 def _write_probes(folder: Path, images: int, rng: np.random.Generator, strength: float) -> None:
@@ -113,9 +135,9 @@ def _write_probes(folder: Path, images: int, rng: np.random.Generator, strength:
     (folder / "probes" / "card.json").write_text('{"model": "tiny_clean", "width": 128, "cells": ["single.1/t12"]}')
     (folder / "probes" / "probes.safetensors").write_bytes(b"weights")
     bad = np.arange(images) % 2 == 1
-    score = rng.normal(size=(len(CELLS), images)) + strength * ~bad
+    score = rng.normal(size=(len(CELLS), 1, images)) + strength * ~bad
     np.savez(
         folder / "oof.npz", images=[f"i{k:03d}" for k in range(images)], bad=bad,
         group=[f"p{k // 2}" for k in range(images)],
-        fold=np.arange(images) // 2 % 5, cells=[str(c) for c in CELLS], score=score,
+        fold=np.arange(images)[None] // 2 % 5, cells=[str(c) for c in CELLS], score=score, widening=1.3,
     )  # fmt: skip

@@ -12,9 +12,11 @@ from badhands.measures.directions import (
     direction,
     expected_gap,
     participation_ratio,
+    squared_lengths,
 )
-from badhands.measures.nulls import permuted
-from badhands.measures.sides import CellSums, noise
+from badhands.measures.nulls import labellings, over_permutations
+from badhands.measures.sides import CellSums, noise, observed, sides
+from badhands.stats.design import Design, p_value
 
 
 def many_cells(j: int, d: int, cells: int, seed: int, shift: float, shared: float = 0.8, uneven: bool = False):
@@ -72,13 +74,25 @@ def test_stack_directions_equal_single_ones_and_their_cosines():
         np.testing.assert_allclose(cosines(found), cosines(v), atol=1e-5)
 
 
+def agreed(chosen, sums, permutations: int, seed: int):
+    """Agreement of standardised directions, resolved cell by cell at 5 %."""
+    design = Design.of(chosen.role.astype(int), range(len(chosen.role)), seed=seed, permutations=permutations)
+    labels = labellings(chosen, design)
+    can = []
+    for one in sums:
+        lengths = squared_lengths(one)
+        value = lengths(sides(one, observed(chosen)))[0, 1].numpy()
+        p = p_value(value, over_permutations(one, labels, lengths)[:, 1].numpy())
+        can.append(p < 0.05 and direction(chosen, one).squared_standard > 0)
+    return agreement(CellStack(chosen, sums, False), np.array(can), labels, 20, seed)
+
+
 def test_random_labels_agree_between_cells_and_are_not_resolved():
     """The trap: cosines far from 0 with labels at random. The null shows the same, the correction refuses to speak."""
     resolved, inside, quoted, values = 0, 0, 0, []
     for seed in range(20):
         chosen, sums, _ = many_cells(30, 20, 3, seed=50 + seed, shift=0.0)
-        squared = np.array([direction(chosen, one).squared_standard for one in sums])
-        found = agreement(CellStack(chosen, sums, False), squared, permuted(chosen, 200, seed), 20, seed)
+        found = agreed(chosen, sums, 200, seed)
         values.append(found.cosine[0, 1])
         inside += found.null_low[0, 1] <= found.cosine[0, 1] <= found.null_high[0, 1]
         resolved += found.resolved.sum()
@@ -92,8 +106,7 @@ def test_one_planted_direction_has_corrected_cosine_one():
     values = []
     for seed in range(8):
         chosen, sums, _ = many_cells(60, 30, 2, seed=80 + seed, shift=2.0, shared=0.0)
-        squared = np.array([direction(chosen, one).squared_standard for one in sums])
-        found = agreement(CellStack(chosen, sums, False), squared, permuted(chosen, 100, 0), 50, 0)
+        found = agreed(chosen, sums, 100, 0)
         assert found.resolved.all()
         assert found.cosine[0, 1] < 0.95
         values.append(found.corrected[0, 1])

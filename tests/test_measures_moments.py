@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from badhands.cells import Cell
-from badhands.measures.contrasts import Contrast, contrast
+from badhands.measures.contrasts import Contrast, make_contrast
 from badhands.measures.moments import Groups, GroupSums, Moments, membership, stream_moments
 from badhands.study.activations import ActivationCache
 from synthetic_cache import write_cache
@@ -97,7 +97,7 @@ def test_contrasts_pick_the_right_tokens():
     groups = Groups.of(image, label, kind, (1, 2, 3))
 
     def picked(name: str) -> tuple[list, list, Contrast]:
-        one = contrast(groups, name, 5)
+        one = make_contrast(groups, name, 5)
         ends = [*one.starts[1:], len(one.group)]
         sides = {True: [], False: []}
         for begin, end, good in zip(one.starts, ends, one.good, strict=True):
@@ -120,7 +120,7 @@ def test_contrasts_pick_the_right_tokens():
 def test_image_weighting_counts_each_image_once():
     image, label = np.array([0, 0, 0, 1, 2, 2]), np.array([1, 1, 1, 1, 2, 2])
     groups = Groups.of(image, label, np.zeros(6, int), (1, 2))
-    one = contrast(groups, "good_vs_bad", 3, "image")
+    one = make_contrast(groups, "good_vs_bad", 3, "image")
     x = np.array([[3.0], [3.0], [3.0], [9.0], [1.0], [5.0]])
     sums = np.array([[9.0], [9.0], [6.0]])
     np.testing.assert_allclose(one.take(sums)[:, 0], [x[:3].mean(), 9.0, 3.0])

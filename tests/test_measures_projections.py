@@ -8,7 +8,6 @@ from sklearn.metrics import roc_auc_score
 
 from badhands.measures.contrasts import Contrast
 from badhands.measures.gaussianity import excess_kurtosis
-from badhands.measures.nulls import image_counts
 from badhands.measures.projections import leading_beside, principal
 from badhands.measures.scores import PairTable, Rules, held_out, mass_mean, qda, training_sides
 from badhands.measures.sides import CellSums
@@ -99,30 +98,34 @@ def test_rules_are_the_gaussian_ones_fitted_on_other_images():
 
 def test_pair_table_is_the_auroc_with_images_weighted_equally():
     chosen, _, x, row = contrast_with_tokens(14, 3, 1, shift=1.0)
-    scores = np.round(x[:, 0] / 10)  # with many ties
+    scores = np.round(2 * x[:, 0])  # with many ties
     weight = 1 / np.bincount(row)[row]
     expected = roc_auc_score(chosen.role[row], scores, sample_weight=weight)
-    pairs = PairTable.of(chosen, scores, row)
+    pairs = PairTable.of(chosen, scores, row, np.zeros(14, int))
     assert pairs.auroc == pytest.approx(expected)
-    counts = image_counts(chosen, 5, 0).double().numpy()
-    for k, found in enumerate(pairs.resampled(counts)):
-        times = counts[k][row] * weight
-        assert found == pytest.approx(roc_auc_score(chosen.role[row], scores, sample_weight=times))
+    fold = np.arange(14) // 7
+    token_fold, good = fold[row], chosen.role[row]
+    within = [
+        roc_auc_score(good[of], scores[of], sample_weight=weight[of]) for of in (token_fold == 0, token_fold == 1)
+    ]
+    share = [chosen.role[fold == f].sum() * (~chosen.role[fold == f]).sum() for f in (0, 1)]
+    assert PairTable.of(chosen, scores, row, fold).auroc == pytest.approx(np.average(within, weights=share))
+    moved = pairs.influence(14)
+    assert moved.sum() == pytest.approx(0, abs=1e-9) and np.abs(moved).max() > 0.1
 
 
 def test_held_out_scores_find_a_planted_shift_and_nothing_without_one():
-    counts = None
     aurocs = {0.0: [], 1.5: []}
     for shift in aurocs:
         for seed in range(12):
             chosen, sums, x, row = contrast_with_tokens(30, 8, 300 + seed, shift)
             fold = np.random.default_rng(seed).permutation(30) % 5
-            counts = image_counts(chosen, 50, 0).double().numpy()
-            found = held_out(chosen, scores_of(chosen, sums, x, row, fold, mass_mean), row, counts)
-            aurocs[shift].append(found.metrics["auroc"][0])
-            value, low, high = found.metrics["db_scores"]
-            assert low <= value <= high
-            assert found.metrics["certified"][0] <= max(found.metrics["db_scores"][0], 0.0) + 0.1
+            score = scores_of(chosen, sums, x, row, fold, mass_mean)
+            found = held_out(chosen, score, row, fold, np.arange(30), widening=1.4)
+            value, low, high = found["auroc"]
+            assert low < value < high
+            aurocs[shift].append(value)
+            assert found["certified"][0] <= max(found["db_scores"][0], 0.0) + 0.1
     assert 0.35 < np.mean(aurocs[0.0]) < 0.58
     assert np.mean(aurocs[1.5]) > 0.75
 
@@ -133,7 +136,8 @@ def test_variances_help_qda_only_where_they_differ():
         chosen, sums, x, row = contrast_with_tokens(40, 10, 9, shift=0.3, spread=spread)
         fold = np.arange(40) // 2 % 5
         auroc = [
-            PairTable.of(chosen, scores_of(chosen, sums, x, row, fold, fit), row).auroc for fit in (mass_mean, qda)
+            PairTable.of(chosen, scores_of(chosen, sums, x, row, fold, fit), row, fold).auroc
+            for fit in (mass_mean, qda)
         ]
         gains[spread] = auroc[1] - auroc[0]
     assert gains[2.0] > 0.2 and abs(gains[1.0]) < 0.1

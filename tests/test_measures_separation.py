@@ -12,12 +12,10 @@ from scipy.stats import multivariate_normal, norm
 from badhands.measures.contrasts import Contrast
 from badhands.measures.nulls import (
     distance_terms,
-    over_bootstraps,
+    labellings,
+    one_left_out,
     over_permutations,
-    p_value,
-    permuted,
-    resampled,
-    shifted_interval,
+    over_weights,
 )
 from badhands.measures.reduced import full_distances, outer_sums
 from badhands.measures.separation import (
@@ -30,6 +28,8 @@ from badhands.measures.separation import (
     kde_distance,
 )
 from badhands.measures.sides import CellSums, image_means, noise, observed, sides
+from badhands.stats.design import Design, p_value
+from badhands.stats.intervals import jackknife_variance, quadratic_interval
 
 RNG = np.random.default_rng
 
@@ -52,10 +52,17 @@ def images_of(good: int, bad: int, tokens: int, d: int, seed: int, shift=0.0, im
 def measured(chosen, sums, count=200, seed=0):
     """(plug-in, null, corrected, interval) of the whole statistic."""
     value = float(distance_terms(sides(sums, observed(chosen)))[0, :2].sum())
-    null = over_permutations(sums, permuted(chosen, count, seed), distance_terms)[:, :2].sum(1).numpy()
-    drawn = over_bootstraps(sums, *resampled(chosen, count, seed), distance_terms)[:, :2].sum(1).numpy()
+    design = design_of(chosen, count, seed)
+    null = over_permutations(sums, labellings(chosen, design), distance_terms).sum(1).numpy()
+    kept_good, kept_bad, role = one_left_out(chosen, design)
+    left_out = over_weights(sums, kept_good, kept_bad, distance_terms).sum(1).numpy()
     corrected = value - null.mean()
-    return value, null, corrected, shifted_interval(corrected, drawn)
+    return value, null, corrected, quadratic_interval(corrected, float(jackknife_variance(left_out, role)), null)
+
+
+def design_of(chosen, permutations: int, seed: int = 0) -> Design:
+    role = chosen.role.astype(int)
+    return Design.of(role, range(len(role)), n_folds=3, draws=1, seed=seed, permutations=permutations)
 
 
 @given(m=st.floats(-3, 3), s1=st.floats(0.2, 5), s0=st.floats(0.2, 5))
@@ -190,7 +197,9 @@ def test_mixed_images_trade_both_kinds_of_tokens():
     chosen = Contrast("good_vs_bad", np.arange(5), np.arange(5), np.array([False, True, False, True, True]),
                       np.array([0, 0, 1, 2, 3]), np.arange(4), np.array([False, False, True, True]),
                       np.full(5, 3), np.full(5, 3.0))  # fmt: skip
-    drawn = permuted(chosen, 200, 0).numpy().astype(bool)
+    role = chosen.role.astype(np.int32)
+    design = Design(role, np.arange(4), np.zeros(4, int), np.zeros(4, int), np.zeros((1, 4), int), 0, 200)
+    drawn = labellings(chosen, design).numpy().astype(bool)
     assert (drawn[:, 0] != drawn[:, 1]).all()
     assert (drawn[:, [0, 2, 3, 4]].sum(1) == 2).all()
     assert len(np.unique(drawn, axis=0)) == 6

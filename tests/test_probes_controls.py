@@ -1,14 +1,32 @@
+"""Baselines read what they say, and nothing of the hand's blocks."""
+
 import numpy as np
+import pytest
 import torch
 
-from badhands.probes.controls import prompt_words
-from badhands.probes.task import Task
+from badhands.cells import Cell
+from badhands.probes.controls import geometry, prompt_words, x0_variances
+from badhands.probes.task import good_task
 
 
 def test_words_of_the_prompt_are_those_that_tell_prompts_apart():
-    image = np.array([0, 0, 1, 2], np.int32)
-    task = Task("good", np.arange(4), image, np.ones(4, np.float32), np.array([0, 1, 0], np.int32), np.ones(4))
-    x = prompt_words(task, ["A hand, upwards", "a hand downwards", "a big hand, upwards"])
+    x = prompt_words(["A hand, upwards", "a hand downwards", "a big hand, upwards"])
     # `a` and `hand` stand in all, `big` and `downwards` in one: only `upwards` is left.
-    assert torch.equal(x, torch.tensor([[1.0], [1.0], [0.0], [1.0]]))
-    assert prompt_words(task, ["same", "same", "same"]).shape == (4, 0)
+    assert x.tolist() == [[1.0], [0.0], [1.0]]
+    assert prompt_words(["same", "same", "same"]).shape == (3, 0)
+
+
+def test_geometry_is_size_and_place():
+    token, image = np.array([17, 18, 33, 5]), np.array([0, 0, 0, 1])
+    task = good_task(image, np.array([1, 1, 3, 2], np.uint8), np.array([0, 1]))
+    features = geometry(task, token, np.array([[16, 16], [16, 16]]))
+    assert features[0, 1] == pytest.approx(2 * 1.5 / 16 - 1) and features[0, 2] == pytest.approx(2 * 1.5 / 16 - 1)
+    assert np.exp(features[:, 0]).tolist() == pytest.approx([2, 2, 1])
+
+
+def test_variance_of_x0_counts_the_steps_so_far():
+    steps = {Cell("x0", t): torch.randn(5, 3, generator=torch.Generator().manual_seed(t)) for t in (20, 15, 8)}
+    found = x0_variances(list(steps), steps.__getitem__)
+    assert list(found) == [Cell("x0", 15), Cell("x0", 8)]
+    expected = torch.stack(list(steps.values())).var(0, unbiased=False).mean(1).log()
+    assert torch.allclose(found[Cell("x0", 8)][:, 0], expected, atol=1e-4)

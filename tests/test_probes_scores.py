@@ -6,15 +6,11 @@ import torch
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, brier_score_loss, roc_auc_score
 from torchmetrics.functional.classification import binary_calibration_error
 
-from badhands.cells import Cell
-from badhands.probes.bank import train_bank
-from badhands.probes.controls import geometry, x0_variances
 from badhands.probes.image_means import image_means
-from badhands.probes.nulls import p_value, permuted_labels, refit_null, ridge_null
-from badhands.probes.scores import image_auroc, mean_pool, resample, score_cell, worst_pool
-from badhands.probes.settings import ProbeSettings
+from badhands.probes.scores import TokenScores, image_score, image_scores, mean_pool, token_scores, worst_pool
 from badhands.probes.task import good_task
 from badhands.stats.folds import image_labels, make_folds
+from badhands.stats.resampling import image_draws
 from badhands.study.activations import ActivationCache
 from synthetic_cache import write_cache
 
@@ -29,9 +25,15 @@ def tokens():
     return image, label, y, logit, 1 / (1 + np.exp(-logit))
 
 
+def everything(logit, p, y, image, label, fold=None):
+    fold = np.zeros(len(label), int) if fold is None else fold
+    of = TokenScores(logit, p, y, image, np.ones(len(y)), label, fold)
+    return image_scores(of, np.arange(60), 1.0) + token_scores(of, image_draws(60, 400), "good")
+
+
 def test_metrics_are_scikit_learns_and_torchmetrics(tokens):
     image, label, y, logit, p = tokens
-    found = {s.metric: s for s in score_cell(logit, p, y, image, np.ones(len(y)), label, resample(60, 200))}
+    found = {s.metric: s for s in everything(logit, p, y, image, label)}
     pooled = mean_pool(logit, image, 60)
     expected = {
         "image_auroc": roc_auc_score(label, pooled),
@@ -60,9 +62,8 @@ def test_pooling_the_worst_tenth(tokens):
 def test_the_bootstrap_is_over_images(tokens):
     """Copying every token of every image changes no interval of an image metric, and no token interval to speak of."""
     image, label, y, logit, p = tokens
-    weights = resample(60, 400)
-    once = score_cell(logit, p, y, image, np.ones(len(y)), label, weights)
-    thrice = score_cell(*(np.repeat(a, 3) for a in (logit, p, y, image)), np.ones(3 * len(y)), label, weights)
+    once = everything(logit, p, y, image, label)
+    thrice = everything(*(np.repeat(a, 3) for a in (logit, p, y, image)), label)
     for a, b in zip(once, thrice, strict=True):
         # Copies are ties, which average precision takes in order, and a tenth of an odd number of tokens rounds up.
         if a.metric not in ("token_average_precision", "image_auroc_worst10"):
@@ -70,14 +71,16 @@ def test_the_bootstrap_is_over_images(tokens):
     assert once[0].hi - once[0].lo > 0.1  # and not the width that thousands of independent tokens would have
 
 
-def test_weighted_auroc_counts_an_image_as_often_as_it_was_drawn(tokens):
-    _, label, _, _, _ = tokens
-    rng = np.random.default_rng(1)
-    score = np.round(rng.normal(size=60), 1)  # with ties
-    weights = resample(60, 5, seed=2)
-    for w, value in zip(weights, image_auroc(score, label, weights), strict=True):
-        many = np.repeat(np.arange(60), w.astype(int))
-        assert value == pytest.approx(roc_auc_score(label[many], score[many]))
+def test_an_image_score_compares_within_folds_and_widens_its_interval(tokens):
+    image, label, _, logit, _ = tokens
+    fold = np.arange(60) // 2 % 3
+    shifted = mean_pool(logit, image, 60) + 100 * fold  # folds of different scale
+    plain = image_score("image_auroc", shifted, label, fold, np.arange(60), 1.0)
+    wide = image_score("image_auroc", shifted, label, fold, np.arange(60), 1.5)
+    assert plain.value == wide.value > 0.6 and wide.hi - wide.lo > 1.3 * (plain.hi - plain.lo)
+    assert plain.value > roc_auc_score(label, shifted) + 0.05
+    shifted[:4] = np.nan
+    assert image_score("image_auroc", shifted, label, fold, np.arange(60), 1.0).n == 56
 
 
 @pytest.fixture(scope="module")
@@ -87,52 +90,6 @@ def null_study(tmp_path_factory):
     cache = ActivationCache(folder)
     label = image_labels(cache.tokens.image, cache.tokens.label, 60)
     return planted, cache, label, good_task(cache.tokens.image, cache.tokens.label, make_folds(label, range(60), 5))
-
-
-def test_where_nothing_is_planted_nothing_is_found(null_study):
-    planted, cache, label, task = null_study
-    means = image_means(planted.cells, lambda c: cache.read(c, task.rows), task)
-    areas = ridge_null(means, task.folds, np.concatenate([label[None], permuted_labels(label, 300)]))
-    assert abs(areas[1:].mean() - 0.5) < 0.05  # folds of 12 images pull a null a little below one half
-    family = p_value(areas[0], areas[1:].max(1, keepdims=True))
-    assert family.min() > 0.05
-    assert (family >= p_value(areas[0], areas[1:])).all()  # choosing the best cell has its price
-
-
-def test_the_cheap_null_is_as_wide_as_refitting_the_probe(null_study):
-    planted, cache, label, task = null_study
-    cells, drawn = planted.cells[:3], permuted_labels(label, 60)
-    read = lambda c: cache.read(c, task.rows)  # noqa: E731
-    refitted = refit_null(cells, read, task, ProbeSettings(), [1.0] * 3, drawn)
-    cheap = ridge_null(image_means(cells, read, task), task.folds, drawn)
-    assert abs(refitted.mean() - cheap.mean()) < 0.04
-    assert refitted.std() / cheap.std() == pytest.approx(1, abs=0.25)
-
-
-def test_refitting_on_a_permutation_is_training_on_it(null_study):
-    """Twelve permutations as columns of one fit equal a bank trained on one of them."""
-    planted, cache, label, task = null_study
-    drawn = permuted_labels(label, 12)
-    read = lambda c: cache.read(c, task.rows)  # noqa: E731
-    settings = ProbeSettings(penalties=(0.5,), tolerance=1e-6)
-    areas = refit_null(planted.cells[:1], read, task, settings, [0.5], drawn)
-    other = task.relabelled((drawn[7][task.image] == 1).astype(np.float32))
-    bank = train_bank(planted.cells[:1], 24, other, settings, read)
-    score = mean_pool(bank.logit[0].double().numpy(), task.image, 60)
-    assert areas[7, 0] == pytest.approx(image_auroc(score, drawn[7])[0], abs=0.003)
-
-
-def test_a_planted_shift_is_significant_after_paying_for_the_best_cell(tmp_path):
-    planted = write_cache(tmp_path, images=60, prompts=60, d=24, shift=1.5, seed=1)
-    cache = ActivationCache(tmp_path)
-    label = image_labels(cache.tokens.image, cache.tokens.label, 60)
-    task = good_task(cache.tokens.image, cache.tokens.label, make_folds(label, range(60), 5))
-    means = image_means(planted.cells, lambda c: cache.read(c, task.rows), task)
-    areas = ridge_null(means, task.folds, np.concatenate([label[None], permuted_labels(label, 200)]))
-    assert p_value(areas[0], areas[1:].max(1, keepdims=True)).min() < 0.01
-    gap = means.class_mean[:, 1] - means.class_mean[:, 0]
-    for c, cell in enumerate(planted.cells):
-        assert torch.nn.functional.cosine_similarity(gap[c], torch.tensor(planted.shift[cell]).float(), dim=0) > 0.3
 
 
 def test_random_directions_have_the_within_class_covariance(null_study):
@@ -147,18 +104,3 @@ def test_random_directions_have_the_within_class_covariance(null_study):
     within = [(centred[y == k].square() * weight[y == k, None]).sum(0) / weight[y == k].sum() for k in (0, 1)]
     assert torch.allclose(many.draws[0].double().var(0), (within[0] + within[1]) / 2, rtol=0.15)
     assert many.draws[0].mean(0).abs().max() < 0.1 * many.draws[0].std(0).max()
-
-
-def test_geometry_and_x0_variance(null_study):
-    _, cache, _, task = null_study
-    features = geometry(task, cache.tokens.token, np.array([i.grid for i in cache.images]))
-    first = task.rows[0]
-    row, column = divmod(int(cache.tokens.token[first]), 16)
-    assert features[0, 1].item() == pytest.approx(2 * (row + 0.5) / 16 - 1)
-    assert features[0, 2].item() == pytest.approx(2 * (column + 0.5) / 16 - 1)
-    assert features[0, 0].exp().item() == pytest.approx((task.image == task.image[0]).sum())
-    steps = {Cell("x0", t): torch.randn(5, 3, generator=torch.Generator().manual_seed(t)) for t in (20, 15, 8)}
-    found = x0_variances(list(steps), steps.__getitem__)
-    assert list(found) == [Cell("x0_variance", 15), Cell("x0_variance", 8)]
-    expected = torch.stack(list(steps.values())).var(0, unbiased=False).mean(1).log()
-    assert torch.allclose(found[Cell("x0_variance", 8)][:, 0], expected, atol=1e-4)

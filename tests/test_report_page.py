@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -16,8 +17,12 @@ CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
     made = write_run(tmp_path_factory.mktemp("report") / "run")
-    told = '{"one_direction": "One direction? No: 0.6 <of> it.", "controls": "Size: 0.52.", "chance": {"p": 1}}'
-    (made.folder / "probe_findings.json").write_text(told)
+    told = {
+        "best_cell": "One of 9 cells.",
+        "one_direction": "One direction? No: 0.6 <of> it.",
+        "controls": "Size: 0.52.",
+    }
+    (made.folder / "findings.json").write_text(json.dumps([{"id": k, "sentence": v} for k, v in told.items()]))
     write_report(made)
     return made
 
@@ -73,12 +78,12 @@ def test_a_narrow_window_does_not_scroll_sideways(page: Page):
 
 def test_a_failed_run_is_reported_as_far_as_it_came(tmp_path):
     run = write_run(tmp_path / "run")
-    (run.folder / "tables" / "scores.csv").unlink()
+    (run.folder / "tables" / "global_direction.csv").unlink()
     with pytest.raises(RuntimeError), run.stage("probes"):
         raise RuntimeError("out of <memory>")
     text = main([str(run.folder)]).read_text()
     assert "stopped in its stage" in text and "out of &lt;memory&gt;" in text
-    assert "D_B peaks at" in text and "image AUROC of the best cell" not in text
+    assert "D_B peaks at" in text and "lost by one direction" not in text
 
 
 def test_a_run_that_measured_nothing_still_has_a_report(tmp_path):

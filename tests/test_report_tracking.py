@@ -76,9 +76,9 @@ def test_figures_strips_tables_report_and_probes_are_there(offline):
 
 def test_the_summary_holds_the_numbers_for_comparison(offline):
     seen = offline.summary
-    assert seen["best_cell"] == str(BEST) and seen["best_auroc"] == pytest.approx(0.9) and seen["best_p_max"] == 0.01
+    assert seen["best_cell"] == str(BEST) and seen["best_auroc"] == pytest.approx(0.9) and seen["best_p"] == 0.01
     assert seen["d_b_peak_cell"] == str(BEST) and seen["d_b_peak"] == pytest.approx(1.4)
-    assert seen["recovery"] == pytest.approx(0.6) and seen["recovery_mean"] == pytest.approx(0.7)
+    assert seen["direction_loss"] == pytest.approx(0.03) and seen["cells_found"] == 1
     assert {"auroc/double.0", "auroc/single.1", "mean_auroc", "images", "early_auroc", "seconds/probes"} <= set(seen)
 
 

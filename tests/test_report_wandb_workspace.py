@@ -14,9 +14,9 @@ def test_the_layout_is_written_without_a_network_and_names_what_runs_log(tmp_pat
     text = json.dumps(view)
     for key in (
         "best_auroc",
-        "best_p_max",
+        "best_p",
         "early_auroc",
-        "recovery",
+        "direction_loss",
         "watch/strips",
         "data/sheet_bad",
         "^curve/auroc/",

@@ -8,7 +8,7 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from badhands.stats.auroc import auroc
 from badhands.stats.design import Design
 from badhands.stats.folds import units_of
-from badhands.stats.headline import fixed_scores, headline, held_out_scores, plain_features
+from badhands.stats.headline import fixed_scores, headline, plain_features
 from badhands.stats.intervals import Scored
 
 N = 80
@@ -26,8 +26,9 @@ def matrix(shift: float, d: int = 20, seed: int = 1) -> np.ndarray:
 
 
 def test_held_out_scores_are_scikit_learns_ridge_with_the_mean_eigenvalue_as_penalty():
-    x, d = matrix(1.0), design(draws=2)
-    found = held_out_scores(plain_features(x), d)
+    x, d = matrix(1.0), design(draws=2, permutations=20)
+    one = headline(["x"], [plain_features(x)], d)
+    found = one.score[0]
     for row, fold in zip(found, d.folds, strict=True):
         for k in range(5):
             train, test = fold != k, fold == k
@@ -36,14 +37,15 @@ def test_held_out_scores_are_scikit_learns_ridge_with_the_mean_eigenvalue_as_pen
             y = np.where(LABEL == 1, 1.0, -1.0)
             expected = SklearnRidge(alpha=penalty).fit(z[train], y[train]).predict(z[test]) - y[train].mean()
             assert row[test] == pytest.approx(expected, abs=1e-3)
-    one = headline(["x"], [plain_features(x)], d, permutations=5)
     assert one.value[0] == pytest.approx(
         np.mean([auroc(s, LABEL == 1, fold=f) for s, f in zip(found, d.folds, strict=True)])
     )
 
 
-def test_a_planted_difference_is_found_and_noise_is_not():
-    found = headline(["noise", "planted"], [plain_features(matrix(0.0)), plain_features(matrix(1.5))], design(), 200)
+def test_a_planted_difference_is_found_and_noise_is_not(tmp_path):
+    found = headline(
+        ["noise", "planted"], [plain_features(matrix(0.0)), plain_features(matrix(1.5))], design(permutations=200)
+    )
     assert found.value[1] > 0.85 and found.intervals[1, 0] > 0.6
     assert found.intervals[0, 0] < 0.5 < found.intervals[0, 1]
     assert abs(found.null.mean() - 0.5) < 0.02
@@ -51,13 +53,15 @@ def test_a_planted_difference_is_found_and_noise_is_not():
     assert lo > 0 and lo < gain < hi
     again = Scored.joined([found, found])
     assert again.combined(np.array([0, 1, 0, -1.0]))[0] == pytest.approx(0)
+    found.save(tmp_path / "found.npz")
+    assert Scored.load(tmp_path / "found.npz").only(["planted"]).intervals == pytest.approx(found.intervals[1:])
 
 
 def test_intervals_are_wider_than_those_of_fixed_scores():
     """Refitting varies too: bootstrapping or DeLong on fixed out-of-fold scores leaves that out."""
-    d, x = design(), plain_features(matrix(0.0))
-    refitted = headline(["x"], [x], d, 200)
-    scores = held_out_scores(x, d)[None]
+    d, x = design(permutations=200), plain_features(matrix(0.0))
+    refitted = headline(["x"], [x], d)
+    scores = refitted.score
     alone = fixed_scores(["x"], scores, d.folds, d)
     assert alone.value == pytest.approx(refitted.value, abs=1e-6)
     assert refitted.errors[0] > 1.2 * alone.errors[0]
@@ -66,18 +70,18 @@ def test_intervals_are_wider_than_those_of_fixed_scores():
 
 def test_constant_channels_and_cells_know_nothing():
     x = np.ones((N, 6), np.float32) * 1e-7
-    found = headline(["constant"], [plain_features(x)], design(), 20)
+    found = headline(["constant"], [plain_features(x)], design(permutations=20))
     assert found.value[0] == 0.5 and (found.null == 0.5).all()
     x[:, 0] = matrix(2.0)[:, 0] * 1e-9
-    assert headline(["one"], [plain_features(x)], design(), 20).value[0] > 0.7
+    assert headline(["one"], [plain_features(x)], design(permutations=20)).value[0] > 0.7
     assert torch.isfinite(plain_features(x)(np.arange(40))).all()
 
 
 def test_permutations_stay_inside_strata_and_strata_share_a_fold():
     stratum = np.repeat(np.arange(20), 4)
     label = np.tile([0, 1], 40)
-    d = Design.of(label, range(N), stratum)
-    drawn = d.permuted(200)
+    d = Design.of(label, range(N), stratum, permutations=200)
+    drawn = d.labellings[1:]
     assert (drawn.reshape(200, 20, 4).sum(-1) == 2).all() and len(np.unique(drawn, axis=0)) > 190
     for fold in [d.base, *d.folds]:
         assert all(len(set(fold[stratum == s])) == 1 for s in range(20))
@@ -107,7 +111,7 @@ def test_matched_pairs_split_over_folds_are_below_chance_and_whole_ones_are_not(
         areas = []
         for _ in range(6):
             x = rng.normal(size=(40, 10))[pair] * 2 + rng.normal(size=(N, 10))
-            d = Design.of(label, range(N), stratum, draws=4)
-            areas.append(np.mean([auroc(s, label == 1) for s in held_out_scores(plain_features(x), d)]))
+            d = Design.of(label, range(N), stratum, draws=4, permutations=20)
+            areas.append(np.mean([auroc(s, label == 1) for s in headline(["x"], [plain_features(x)], d).score[0]]))
         found[name] = np.mean(areas)
     assert found["split"] < 0.44 and abs(found["whole"] - 0.5) < 0.06

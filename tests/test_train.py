@@ -83,13 +83,13 @@ def test_every_job_is_one_wandb_run_of_one_group(sweep):
     assert {runs[0].group for runs in found} == {sweep.folder.name}
     assert [runs[0].exit_code for runs in found] == [0, 1, 0]
     assert len({runs[0].name for runs in found}) == 3 and all("mass_mean" in runs[0].tags for runs in found)
-    assert {"best_cell", "recovery", "d_b_peak_cell", "best_p_max"} <= set(found[0][0].summary)
+    assert {"best_cell", "best_p"} <= set(found[0][0].summary)
     assert {"measures/db_curves", "measures/pca", "data/sheet_bad", "cells", "report"} <= found[0][0].keys()
 
 
 def test_a_run_prints_its_headline_and_leaves_everything_in_its_folder(sweep):
     run = sweep.runs[0]
-    assert "best cell" in sweep.done.stdout and str(run.report) in sweep.done.stdout
+    assert "mean over cells" in sweep.done.stdout and str(run.report) in sweep.done.stdout
     assert {"images", "cells", "scores", "global_direction"} <= set(run.tables())
     assert {"sheet_good", "sheet_bad", "db_curves", "pca"} <= set(run.figures())
     assert [stage.name for stage in run.stages][:4] == ["logger", "data", "measures", "probes"]
@@ -136,14 +136,23 @@ def test_bad_input_is_one_sentence(outputs, override, sentence, monkeypatch):
 
 
 def test_what_was_computed_before_a_failure_is_kept(outputs, monkeypatch):
-    """Probes that cannot be fitted (too few images for the folds) leave the measures, their report and their CSV."""
-    with pytest.raises(CompactHydraException, match="folds"):
-        here(outputs, monkeypatch, "logger=csv", "probe.folds=13", "analysis.folds=3")
-    run = Run.open(outputs / "here" / "logger=csv probe.folds=13 analysis.folds=3")
+    """Probes that cannot be fitted leave the measures, their report and their CSV."""
+
+    def broken(*_, **__):
+        raise ValueError("broken probes")
+
+    monkeypatch.setattr("badhands.probes.stage.fit_probes", broken)
+    with pytest.raises(CompactHydraException, match="broken probes"):
+        here(outputs, monkeypatch, "logger=csv", "probe.kind=mass_mean")
+    run = Run.open(outputs / "here" / "logger=csv probe.kind=mass_mean")
     assert not run.finished and run.failed.name == "probes" and len(run.table("cells"))
     assert "stopped in its stage" in run.report.read_text()
-    assert set(pd.read_csv(run.folder / "metrics.csv")["key"].str.split("/").str[0]) == {"d_b", "d_b_corrected"}
-    assert "d_b_peak_cell" in json.loads((run.folder / "summary.json").read_text())
+    assert set(pd.read_csv(run.folder / "metrics.csv")["key"].str.split("/").str[0]) == {
+        "auroc",
+        "d_b",
+        "d_b_corrected",
+    }
+    assert "mean_auroc" in json.loads((run.folder / "summary.json").read_text())
 
 
 def here(outputs: Path, monkeypatch, *overrides: str) -> None:

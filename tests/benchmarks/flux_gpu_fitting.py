@@ -46,9 +46,14 @@ def fit(scratch: Path, rehearse: bool, say: Callable[..., None]) -> None:
     """Time the probes' bank on both devices and the measures on the CPU, through the project's own stages."""
     from lightning import Trainer
 
+    from badhands.cells import PSEUDO_BLOCKS
+    from badhands.measures.settings import MeasureConfig
+    from badhands.measures.stage import measure
     from badhands.probes.bank import quiet_trainer, train_bank
     from badhands.probes.data import ProbeData
     from badhands.probes.settings import ProbeSettings
+    from badhands.stats.intervals import Scored
+    from badhands.study.selection import design_of
 
     folder = scratch / "cache"
     rate = write_synthetic(folder, rehearse)
@@ -62,7 +67,13 @@ def fit(scratch: Path, rehearse: bool, say: Callable[..., None]) -> None:
         cache.read(cell)
     say("read every cell once", size * 1e3 / (time.perf_counter() - start), "MB/s")
 
-    data = ProbeData.of(cache, ProbeSettings())
+    cells = [cell for cell in cache.cells if cell.block not in PSEUDO_BLOCKS]
+    few = cells[:: max(1, len(cells) // 3)][:3]
+    design = design_of(cache)
+    start = time.perf_counter()
+    measure(cache, scratch / "run", MeasureConfig(), cells=few, design=design)
+    each = (time.perf_counter() - start) / len(few)
+    data = ProbeData.of(cache, ProbeSettings(), design, Scored.load(scratch / "run" / "headline.npz"))
     read = data.read(data.good)
 
     def bank(cells: Any, trainer: Callable[[], Trainer]) -> tuple[float, Any]:
@@ -70,7 +81,6 @@ def fit(scratch: Path, rehearse: bool, say: Callable[..., None]) -> None:
         fitted = train_bank(cells, data.width, data.good, data.settings, read, trainer)
         return time.perf_counter() - start, fitted
 
-    few = data.cells[:: max(1, len(data.cells) // 3)][:3]
     gpu = None
     if torch.cuda.is_available():
 
@@ -92,10 +102,4 @@ def fit(scratch: Path, rehearse: bool, say: Callable[..., None]) -> None:
         gap = (gpu.token_auroc[places] - cpu.token_auroc).abs().max()
         say("largest difference of token AUROC between the devices", float(gap))
 
-    from badhands.measures.settings import MeasureConfig
-    from badhands.measures.stage import measure
-
-    start = time.perf_counter()
-    measure(cache, scratch / "run", MeasureConfig(), cells=few)
-    each = (time.perf_counter() - start) / len(few)
     say("measures on the CPU", each, "s a cell", f"{len(few)} cells, figures included")

@@ -3,7 +3,7 @@
     python tests/benchmarks/measures.py [moments nulls tokens stage]     any of the parts; the first three by default
 
 moments   sums of every cell, against merely reading the same files (warm, into one buffer, same number of threads)
-nulls     2,000 joint permutations and 2,000 image bootstraps of D_B in all cells, from the moments
+nulls     2,000 joint permutations and the jackknife of D_B in all cells, from the moments
 tokens    per cell: PCA, means, variances, D_B, 100 permutations; against NumPy and scikit-learn doing the same
 stage     the whole stage without figures
 """
@@ -24,12 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from synthetic import full_cache
 
 from badhands.cells import Cell
-from badhands.measures.contrasts import contrast
+from badhands.measures.contrasts import make_contrast
 from badhands.measures.moments import Groups, GroupSums, Moments, stream_moments
-from badhands.measures.nulls import distance_terms, over_bootstraps, over_permutations, permuted, resampled
+from badhands.measures.nulls import distance_terms, labellings, one_left_out, over_permutations, over_weights
 from badhands.measures.projections import principal
 from badhands.measures.sides import CellSums, observed, sides
 from badhands.study.activations import ActivationCache
+from badhands.study.selection import design_of
 
 THREADS = int(os.environ.get("THREADS", "2"))
 ROUNDS = 3
@@ -90,17 +91,18 @@ def part_moments(cache: ActivationCache, path: Path) -> None:
 
 def part_nulls(cache: ActivationCache, path: Path) -> None:
     moments = moments_of(cache, path)
-    chosen = contrast(moments.groups, "good_vs_bad", len(cache.images))
+    chosen = make_contrast(moments.groups, "good_vs_bad", len(cache.images))
 
     def all_cells() -> None:
-        labels, draws = permuted(chosen, 2000, 0), resampled(chosen, 2000, 0)
+        design = design_of(cache, permutations=2000)
+        labels, (good, bad, _) = labellings(chosen, design), one_left_out(chosen, design)
         for cell in moments.cells:
             sums = CellSums.of(chosen, *moments.sums(cell))
             over_permutations(sums, labels, distance_terms)
-            over_bootstraps(sums, *draws, distance_terms)
+            over_weights(sums, good, bad, distance_terms)
 
     spent, processor = seconds(all_cells)
-    print(f"nulls: 2,000 permutations + 2,000 bootstraps of {len(moments.cells)} cells in {spent:.1f} s "
+    print(f"nulls: 2,000 permutations + the jackknife of {len(moments.cells)} cells in {spent:.1f} s "
           f"({processor:.0f} s of processor time), peak {peak():.2f} GB", flush=True)  # fmt: skip
 
 
@@ -109,8 +111,8 @@ def part_tokens(cache: ActivationCache, path: Path, cells: int = 3, permutations
     from sklearn.decomposition import PCA
 
     moments = moments_of(cache, path)
-    chosen = contrast(moments.groups, "good_vs_bad", len(cache.images))
-    labels = permuted(chosen, permutations, 0)
+    chosen = make_contrast(moments.groups, "good_vs_bad", len(cache.images))
+    labels = labellings(chosen, design_of(cache, permutations=permutations))
     good_images = labels.numpy().astype(bool)
     ratios, busy = [], []
     sizes = np.bincount(cache.tokens.image).tolist()

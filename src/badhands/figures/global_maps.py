@@ -1,4 +1,4 @@
-"""Is there one direction? Recovery of shared directions on cells they were not learned from; transfer between cells."""
+"""Is there one direction? What shared directions lose on cells they were not learned from; transfer between cells."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -28,36 +28,29 @@ KINDS = {
 }
 
 
-def draw_recovery(table: pd.DataFrame, path: Path) -> Path | None:
-    """Share of the own probes' AUROC above chance that each method keeps; dot: mean over cells, cross: worst cell."""
-    rows = table.loc[table["metric"].isin(["recovery", "recovery_worst"])]
+def draw_losses(table: pd.DataFrame, path: Path) -> Path | None:
+    """AUROC that each method loses to the cells' own probes, mean over the cells that were left out."""
+    rows = table.loc[table["metric"] == "loss"] if len(table) else table
     if rows.empty:
         return None
     kinds = [kind for kind in KINDS if (rows["split"] == kind).any()]
     with styled():
-        figure, axis = plt.subplots(figsize=(WIDTH, 5.4), layout="constrained")
+        figure, axis = plt.subplots(figsize=(WIDTH, 5.0), layout="constrained")
         for m, (method, (name, colour)) in enumerate(METHODS.items()):
-            label = name
-            for k, kind in enumerate(kinds):
-                here = rows.loc[(rows["split"] == kind) & (rows["probe"] == method)]
-                x = k + (m - (len(METHODS) - 1) / 2) * 0.11
-                for row in here.itertuples():
-                    worst = row.metric == "recovery_worst"
-                    if worst and method not in ("G1", "rank1", "rank2", "rank3", "nearest"):
-                        continue
-                    axis.plot(x, row.value, marker="x" if worst else "o", color=colour, markersize=6 if worst else 7,
-                              linestyle="", label="" if worst else label)  # fmt: skip
-                    if not worst:
-                        axis.plot([x, x], [row.lo, row.hi], color=colour, linewidth=2)
-                        label = ""
-        axis.axhline(1, color=INK, linewidth=0.8)
+            here = rows.loc[rows["probe"] == method].set_index("split")
+            for k, kind in enumerate(kind for kind in kinds if kind in here.index):
+                x = kinds.index(kind) + (m - (len(METHODS) - 1) / 2) * 0.11
+                row = here.loc[kind]
+                axis.plot(x, row["value"], "o", color=colour, markersize=7, label=name if k == 0 else "")
+                axis.plot([x, x], [row["lo"], row["hi"]], color=colour, linewidth=2)
         axis.axhline(0, color=INK, linewidth=0.8)
         axis.set_xticks(range(len(kinds)), [KINDS[kind] for kind in kinds])
         axis.grid(axis="x", visible=False)
-        axis.set_ylabel("recovery R = (AUROC − ½) / (own AUROC − ½)")
+        axis.invert_yaxis()
+        axis.set_ylabel("AUROC lost (own − shared)")
         axis.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.12))
-        axis.set_title("How much of each cell's own probe a shared direction keeps, on held-out images\n"
-                       "dot: mean over cells with 95 % interval (images); cross: worst cell")  # fmt: skip
+        axis.set_title("What a shared direction loses to each cell's own probe, on held-out images\n"
+                       "0: nothing; mean over the cells left out, 95 % paired intervals over images")  # fmt: skip
         return save(figure, path)
 
 

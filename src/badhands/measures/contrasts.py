@@ -1,6 +1,7 @@
 """Which groups of the moments stand against which: good against bad, against local errors, against global errors."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,14 @@ class Contrast:
         return int(self.role.sum()), int((~self.role).sum())
 
     @property
+    def about(self) -> dict[str, Any]:
+        """Columns of the long tables that say what is compared; n counts images."""
+        good, bad = self.counts
+        return {
+            "comparison": self.name, "n_good": good, "n_bad": bad, "n_tokens": int(self.tokens.sum()), "n": good + bad
+        }  # fmt: skip
+
+    @property
     def row_of_group(self) -> np.ndarray:
         """int[g], the row of each group of the moments (up to the last one in use); -1 for groups not in use."""
         rows = np.full(1 + int(self.group.max(initial=-1)), -1)
@@ -62,7 +71,7 @@ class Contrast:
         return rows * (self.n / self.tokens)[:, None]
 
 
-def contrast(groups: Groups, name: str, images: int, weighting: str = "token") -> Contrast:
+def make_contrast(groups: Groups, name: str, images: int, weighting: str = "token") -> Contrast:
     """Build one of `CONTRASTS`. `images` is the number of images of the cache. A side may come out empty.
 
     Args:
@@ -94,9 +103,9 @@ def contrast(groups: Groups, name: str, images: int, weighting: str = "token") -
     return Contrast(name, used, starts, good[first], image.reshape(-1), found, good_image[found], tokens, weight)
 
 
-def check_counts(chosen: Contrast, fewest: int) -> None:
+def check_counts(contrast: Contrast, fewest: int) -> None:
     """Raises ValueError when one class is absent or has fewer than `fewest` images."""
-    for count, name in zip(chosen.counts, ("good", "bad"), strict=True):
+    for count, name in zip(contrast.counts, ("good", "bad"), strict=True):
         if count == 0:
             raise ValueError(f"the study has no {name} hands: label images of both classes, then run extract.py again")
         if count < fewest:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from badhands.measures.contrasts import Contrast
-from badhands.measures.nulls import splits
-from badhands.measures.sides import CellSums, image_means, noise, observed, sides
+from badhands.measures.nulls import Statistic, splits
+from badhands.measures.sides import CellSums, Sides, image_means, noise, observed, sides
+from badhands.stats.design import p_value
 
 CHUNK = 32
 """Permutations done at once in all cells."""
@@ -28,22 +29,22 @@ class Direction:
     squared_standard: float
 
 
-def direction(chosen: Contrast, sums: CellSums) -> Direction:
+def direction(contrast: Contrast, sums: CellSums) -> Direction:
     """v (Eq. 1) and its unbiased squared length (Eq. 2), raw and channel-standardised."""
-    v = sides(sums, observed(chosen)).gap[0].double().numpy()
-    extra = sum(noise(*image_means(chosen, sums, good)) for good in (True, False))
+    v = sides(sums, observed(contrast)).gap[0].double().numpy()
+    extra = sum(noise(*image_means(contrast, sums, good)) for good in (True, False))
     raw = v * sums.sd
     return Direction(raw, v, float(raw @ raw - (extra * sums.sd**2).sum()), float(v @ v - np.sum(extra)))
 
 
-def participation_ratio(chosen: Contrast, sums: CellSums, raw: bool) -> float:
+def participation_ratio(contrast: Contrast, sums: CellSums, raw: bool) -> float:
     """(tr S)^2 / tr S^2 of the covariance S of image means about their class: how many directions they fill.
 
     Both parts without the bias of few images (their plug-in ratio cannot exceed the number of images).
     """
     centred = []
     for good in (True, False):
-        means, share = image_means(chosen, sums, good)
+        means, share = image_means(contrast, sums, good)
         centred.append(means - share @ means)
     both = np.concatenate(centred) * (sums.sd if raw else 1.0)
     gram = both @ both.T
@@ -54,10 +55,10 @@ def participation_ratio(chosen: Contrast, sums: CellSums, raw: bool) -> float:
     return float(max(1.0, (square - 2 * of_squares / free) / of_squares))
 
 
-def expected_gap(chosen: Contrast, ratio: float) -> float:
+def expected_gap(contrast: Contrast, ratio: float) -> float:
     """Gap along an in-sample v with labels at random, in standard deviations of image means: about
     sqrt(PR (1/J1 + 1/J0)); any in-sample plot along v shows this much even if the classes are the same."""
-    good, bad = chosen.counts
+    good, bad = contrast.counts
     return float(np.sqrt(ratio * (1 / good + 1 / bad)))
 
 
@@ -70,9 +71,9 @@ def cosines(v: np.ndarray) -> np.ndarray:
 class CellStack:
     """Row sums of several cells of equal width side by side, so that one product serves all of them."""
 
-    def __init__(self, chosen: Contrast, cells: Sequence[CellSums], raw: bool):
+    def __init__(self, contrast: Contrast, cells: Sequence[CellSums], raw: bool):
         width = 1 + max(int(cell.alive.max()) for cell in cells)
-        self.chosen = chosen
+        self.contrast = contrast
         self.n = cells[0].n
         self.s = torch.zeros(len(self.n), len(cells), width)
         """float32[r, C, d]; raw units divided by the cell's own overall scale, which no cosine feels."""
@@ -104,10 +105,10 @@ class CellStack:
 
         The noise of the two factors is independent, so the expectation is that of noiseless directions (Eq. 5).
         """
-        image = self.chosen.image
-        good, bad = (torch.from_numpy(side.astype(np.float32)) for side in (self.chosen.good, ~self.chosen.good))
+        image = self.contrast.image
+        good, bad = (torch.from_numpy(side.astype(np.float32)) for side in (self.contrast.good, ~self.contrast.good))
         summed = np.zeros((self.s.shape[1],) * 2)
-        for first in splits(self.chosen, count, seed):
+        for first in splits(self.contrast, count, seed):
             half = torch.from_numpy(np.stack([first[image], ~first[image]]).astype(np.float32))
             v = self.directions(half * good, half * bad)
             summed += (v[0] @ v[1].T).double().numpy()
@@ -128,28 +129,24 @@ class Agreement:
     p: np.ndarray
     """One-sided: permutations whose cosine is at least this high."""
     resolved: np.ndarray
-    """bool[C]: the unbiased |v|^2 is positive and |v|^2 is larger than under permuted labels (p < 0.05)."""
-    length_p: np.ndarray
-    """float64[C], permutation p-value of |v|^2."""
+    """bool[C]: the direction passed the gate, and its unbiased |v|^2 is positive."""
 
 
-def agreement(stack: CellStack, squared: np.ndarray, good: Tensor, halves: int, seed: int) -> Agreement:
+def agreement(stack: CellStack, can_resolve: np.ndarray, good: Tensor, halves: int, seed: int) -> Agreement:
     """Cosines with their noise correction and null (Eq. 5).
 
     Args:
-        squared: float64[C], unbiased |v|^2 (Eq. 2); only its sign is used.
-        good: float32[count, r], joint permutations (`nulls.permuted`).
+        can_resolve: bool[C], the direction passed the gate and its unbiased |v|^2 (Eq. 2) is positive.
+        good: float32[count, r], joint permutations (`nulls.labellings`).
     """
-    v = stack.directions(observed(stack.chosen))[0].double().numpy()
+    v = stack.directions(observed(stack.contrast))[0].double().numpy()
     null = stack.inner_products_null(good).double().numpy()
-    length = null[:, range(len(v)), range(len(v))]
-    length_p = (1 + (length >= (v**2).sum(1)).sum(0)) / (1 + len(null))
-    norm = np.sqrt(np.maximum(length, 1e-300))
+    norm = np.sqrt(np.maximum(null[:, range(len(v)), range(len(v))], 1e-300))
     null /= norm[:, :, None] * norm[:, None, :]
     cosine = cosines(v)
     disjoint = stack.inner_products_halves(halves, seed)
     own = np.diag(disjoint)
-    resolved = (squared > 0) & (own > 0) & (length_p < 0.05)
+    resolved = can_resolve & (own > 0)
     root = np.sqrt(np.where(resolved, own, np.nan))
     low, high = np.quantile(null, [0.025, 0.975], axis=0)
     return Agreement(
@@ -158,7 +155,17 @@ def agreement(stack: CellStack, squared: np.ndarray, good: Tensor, halves: int, 
         null_low=low,
         null_mean=null.mean(0),
         null_high=high,
-        p=(1 + (null >= cosine - 1e-9).sum(0)) / (1 + len(null)),
+        p=p_value(cosine - 1e-9, null),
         resolved=resolved,
-        length_p=length_p,
     )
+
+
+def squared_lengths(sums: CellSums) -> Statistic:
+    """|v|^2 in raw and in standardised units under b labellings, [b, 2]."""
+    sd = torch.from_numpy(sums.sd).float()
+
+    def lengths(both: Sides) -> Tensor:
+        gap = both.gap
+        return torch.stack([(gap * sd).square().sum(-1), gap.square().sum(-1)], -1)
+
+    return lengths

@@ -1,8 +1,10 @@
 """D_B of every cell with its null and interval, from moments alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from badhands.cells import Cell
@@ -10,18 +12,17 @@ from badhands.measures.contrasts import Contrast
 from badhands.measures.moments import Moments
 from badhands.measures.nulls import (
     distance_terms,
-    familywise,
-    over_bootstraps,
+    labellings,
+    one_left_out,
     over_permutations,
-    p_value,
-    permuted,
-    resampled,
-    shifted_interval,
+    over_weights,
     top10_share,
 )
 from badhands.measures.separation import corrected_mean_term
-from badhands.measures.settings import MeasureConfig
 from badhands.measures.sides import CellSums, image_means, noise, observed, sides
+from badhands.stats.design import Design, p_value
+from badhands.stats.family import Family
+from badhands.stats.intervals import jackknife_variance, quadratic_interval
 from badhands.stats.long_table import LongTable
 
 TERMS = {"db": [0, 1], "db_mean": [0], "db_var": [1]}
@@ -31,60 +32,90 @@ SHARES = 200
 """Permutations for the null of the ten largest channels, which have to be sorted out."""
 
 
+@dataclass(frozen=True, eq=False)
+class Distance:
+    """Plug-in D_B of one cell: mean term and variance term."""
+
+    terms: np.ndarray
+    """float64[2]"""
+    null: np.ndarray
+    """float64[permutations, 2]"""
+    left_out: np.ndarray
+    """float64[k, 2], with one image (or prompt) left out."""
+
+
 @dataclass
 class Distances:
-    """One contrast over all cells: joint permutations and bootstraps are drawn once and serve every cell."""
+    """One contrast over all cells: joint permutations are drawn once and serve every cell."""
 
-    chosen: Contrast
-    config: MeasureConfig
+    contrast: Contrast
+    design: Design
     table: LongTable
-    _plug_in: dict[Cell, float] = field(default_factory=dict)
-    _null: dict[Cell, np.ndarray] = field(default_factory=dict)
+    found: dict[Cell, Distance] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._permuted: Tensor = permuted(self.chosen, self.config.permutations, self.config.seed)
-        self._resampled = resampled(self.chosen, self.config.bootstraps, self.config.seed)
+        self._permuted: Tensor = labellings(self.contrast, self.design)
+        self._kept_good, self._kept_bad, self._role = one_left_out(self.contrast, self.design)
 
     def add(self, cell: Cell, sums: CellSums) -> None:
         """Rows of one cell (Eq. 6, 9, 10)."""
-        both = sides(sums, observed(self.chosen))
+        both = sides(sums, observed(self.contrast))
         sbar = ((both.var_good + both.var_bad) / 2)[0].double().numpy()
         gap = both.gap[0].double().numpy()
-        extra = np.add(*(noise(*image_means(self.chosen, sums, good)) for good in (True, False)))
-        terms = distance_terms(both)[0].double().numpy()
-        null = over_permutations(sums, self._permuted, distance_terms).double().numpy()
-        drawn = over_bootstraps(sums, *self._resampled, distance_terms).double().numpy()
-
-        for name, parts in TERMS.items():
-
-            def pick(values: np.ndarray, parts: list[int] = parts) -> np.ndarray:
-                return values[..., parts].sum(-1)
-
-            value, chance = float(pick(terms)), pick(null)
-            corrected = value - float(chance.mean())
-            if name == "db_mean":
-                corrected = corrected_mean_term(gap, extra, sbar)
-            self._row(cell, f"{name}_plugin", value)
-            self._row(cell, f"{name}_null", float(chance.mean()), np.quantile(chance, [0.025, 0.975]), "permutation")
-            self._row(cell, f"{name}_corrected", corrected, shifted_interval(corrected, pick(drawn)), "corrected")
-            self._row(cell, f"{name}_p", p_value(value, chance), split="permutation")
-        self._row(cell, "top10_share", float(top10_share(both)[0]))
+        extra = np.add(*(noise(*image_means(self.contrast, sums, good)) for good in (True, False)))
+        share = float(top10_share(both)[0])
+        one = Distance(
+            distance_terms(both)[0].double().numpy(),
+            over_permutations(sums, self._permuted, distance_terms).double().numpy(),
+            over_weights(sums, self._kept_good, self._kept_bad, distance_terms).double().numpy(),
+        )
+        self.found[cell] = one
+        for name in TERMS:
+            unbiased = corrected_mean_term(gap, extra, sbar) if name == "db_mean" else None
+            self._term_rows(cell, one, name, unbiased)
+        self._row(cell, "top10_share", share)
         chance = over_permutations(sums, self._permuted[:SHARES], top10_share).numpy()
         self._row(cell, "top10_share_null", chance.mean(), np.quantile(chance, [0.025, 0.975]), "permutation")
-        self._plug_in[cell], self._null[cell] = float(terms[0] + terms[1]), null[:, 0] + null[:, 1]
 
-    def finish(self) -> None:
-        """p-values against the maximum over all cells, for any claim about a best cell."""
-        cells = list(self._plug_in)
-        found = familywise(
-            np.array([self._plug_in[c] for c in cells]), np.stack([self._null[c] for c in cells], axis=1)
-        )
-        for cell, p in zip(cells, found, strict=True):
-            self._row(cell, "db_p_max", p, split="permutation")
+    def _term_rows(self, cell: Cell, one: Distance, name: str, unbiased: float | None) -> None:
+        parts = TERMS[name]
+        value, null = float(one.terms[parts].sum()), one.null[:, parts].sum(1)
+        variance = float(jackknife_variance(one.left_out[:, parts].sum(1), self._role))
+        corrected = value - float(null.mean()) if unbiased is None else unbiased
+        self._row(cell, f"{name}_plugin", value)
+        self._row(cell, f"{name}_null", float(null.mean()), np.quantile(null, [0.025, 0.975]), "permutation")
+        self._row(cell, f"{name}_corrected", corrected, quadratic_interval(corrected, variance, null), "corrected")
+        self._row(cell, f"{name}_p", float(p_value(value, null)), split="permutation")
+
+    def finish(self, group: str, family: Family, cells: Sequence[Cell]) -> None:
+        """Enter the cells into the family of findings, and p-values against the maximum of this contrast alone."""
+        value = log([self.found[c].terms.sum() for c in cells])
+        null = log(np.stack([self.found[c].null.sum(1) for c in cells], axis=1))
+        family.add(group, [str(c) for c in cells], value, null)
+        alone = Family()
+        alone.add(group, [str(c) for c in cells], value, null)
+        for cell, p in zip(cells, alone.p()[group], strict=True):
+            self._row(cell, "db_p_max", float(p), split="permutation")
+
+    def combined(self, weights: dict[Cell, float], level: float) -> tuple[float, float, float]:
+        """Corrected D_B summed over cells with weights, such as late minus early, with its interval."""
+        value, null = 0.0, np.zeros(len(self._permuted))
+        left_out = np.zeros(len(self._kept_good))
+        for cell, weight in weights.items():
+            one = self.found[cell]
+            value += weight * float(one.terms.sum() - one.null.sum(1).mean())
+            null += weight * one.null.sum(1)
+            left_out += weight * one.left_out.sum(1)
+        return value, *quadratic_interval(value, float(jackknife_variance(left_out, self._role)), null, level)
 
     def _row(self, cell: Cell, metric: str, value: float, interval=(np.nan, np.nan), split: str = "in-sample") -> None:
-        self.table.add(self.chosen, cell, metric, value, interval, split=split)
+        self.table.add(cell, metric, value, interval, probe="moments", split=split, **self.contrast.about)
 
 
-def sums_of(moments: Moments, chosen: Contrast, cell: Cell) -> CellSums:
-    return CellSums.of(chosen, *moments.sums(cell))
+def log(squares: ArrayLike) -> np.ndarray:
+    """Logarithm of squared distances, which makes their null about normal; a cell where nothing varies has none."""
+    return np.log(np.maximum(np.asarray(squares, np.float64), 1e-12))
+
+
+def sums_of(moments: Moments, contrast: Contrast, cell: Cell) -> CellSums:
+    return CellSums.of(contrast, *moments.sums(cell))

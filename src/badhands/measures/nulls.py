@@ -1,4 +1,4 @@
-"""What chance alone gives: labels permuted over images, images resampled, as matrix products over the moments.
+"""What chance alone gives: labels permuted, images left out, as matrix products over the moments.
 
 The same permutations serve all cells (the same images are in all of them), so a maximum over cells has a null too.
 """
@@ -13,6 +13,7 @@ from torch import Tensor
 from badhands.measures.contrasts import Contrast
 from badhands.measures.separation import bhattacharyya
 from badhands.measures.sides import CellSums, Sides, sides
+from badhands.stats.design import Design, permuted
 from badhands.stats.threads import spread
 
 CHUNK = 128
@@ -22,31 +23,33 @@ Statistic = Callable[[Sides], Tensor]
 """Sides of b labellings -> [b, k]: k numbers for each."""
 
 
-def permuted(chosen: Contrast, count: int, seed: int) -> Tensor:
-    """`count` joint permutations of the labels over images, as float32[count, r]: 1 where a row is on the good side.
+def labellings(contrast: Contrast, design: Design) -> Tensor:
+    """The design's permutations as float32[permutations, r]: 1 where a row is on the good side.
 
-    An image that changes its label changes it for all its tokens; in a mixed image the two kinds trade places.
+    An image that changes its label changes it for all its tokens; in a mixed image the two kinds trade places. Kinds of
+    error are compared among some of the images only, and these exchange labels among themselves.
     """
-    rng = np.random.default_rng([seed, 1])
-    roles = rng.permuted(np.tile(chosen.role, (count, 1)), axis=1)
-    flipped = (roles != chosen.role)[:, chosen.image]
-    return torch.from_numpy((chosen.good ^ flipped).astype(np.float32))
+    at = np.searchsorted(design.known, contrast.images)
+    roles = design.labellings[1:, at]
+    whole = contrast.name in ("good_vs_bad", "not_hand") and np.array_equal(design.good[at], contrast.role)
+    if not whole or roles.all(1).any() or not roles.any(1).all():
+        roles = permuted(contrast.role, design.stratum[contrast.images], design.permutations, design.seed)
+    flipped = (roles != contrast.role)[:, contrast.image]
+    return torch.from_numpy((contrast.good ^ flipped).astype(np.float32))
 
 
-def resampled(chosen: Contrast, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """`count` bootstraps over images, within good and within bad ones: float32[count, r] of good side and bad side."""
-    times = image_counts(chosen, count, seed)[:, chosen.image]
-    return times * torch.from_numpy(chosen.good), times * torch.from_numpy(~chosen.good)
+def one_left_out(contrast: Contrast, design: Design) -> tuple[Tensor, Tensor, np.ndarray | None]:
+    """Weights with one image (or one prompt's images, where there are many prompts) left out, for the jackknife.
 
-
-def image_counts(chosen: Contrast, count: int, seed: int) -> Tensor:
-    """How often each image is drawn in each bootstrap, float32[count, J]."""
-    rng = np.random.default_rng([seed, 2])
-    times = np.zeros((count, len(chosen.role)), np.float32)
-    for role in (True, False):
-        images = np.flatnonzero(chosen.role == role)
-        times[:, images] = rng.multinomial(len(images), np.full(len(images), 1 / len(images)), size=count)
-    return torch.from_numpy(times)
+    Returns:
+        float32[k, r] of the good side and of the bad side; bool[k] class of the image, None for whole prompts.
+    """
+    cluster = design.clusters(contrast.images)
+    keep = torch.from_numpy((cluster[contrast.image] != np.arange(cluster.max() + 1)[:, None]).astype(np.float32))
+    good = torch.from_numpy(contrast.good.astype(np.float32))
+    alone = len(keep) == len(contrast.images)
+    role = contrast.role[np.argsort(cluster)] if alone else None
+    return keep * good, keep * (1 - good), role
 
 
 def over_permutations(sums: CellSums, good: Tensor, statistic: Statistic) -> Tensor:
@@ -54,8 +57,8 @@ def over_permutations(sums: CellSums, good: Tensor, statistic: Statistic) -> Ten
     return torch.cat(spread(lambda chunk: statistic(sides(sums, chunk)), good.split(CHUNK)))
 
 
-def over_bootstraps(sums: CellSums, good: Tensor, bad: Tensor, statistic: Statistic) -> Tensor:
-    """The statistic in every resample, [count, k]."""
+def over_weights(sums: CellSums, good: Tensor, bad: Tensor, statistic: Statistic) -> Tensor:
+    """The statistic under every weighting of the rows, [count, k]."""
     pairs = zip(good.split(CHUNK), bad.split(CHUNK), strict=True)
     return torch.cat(spread(lambda pair: statistic(sides(sums, *pair)), pairs))
 
@@ -79,33 +82,12 @@ def top10_share(both: Sides) -> Tensor:
     return (largest / channels.sum(-1).clamp(min=1e-30))[:, None]
 
 
-def p_value(value: float, null: np.ndarray) -> float:
-    """Share of permutations, the observed labelling counted as one of them, that reach the value."""
-    return float((1 + (null >= value).sum()) / (1 + len(null)))
-
-
-def familywise(values: np.ndarray, null: np.ndarray) -> np.ndarray:
-    """p-values of C cells against the maximum over cells, each in units of its own null: [C], [count, C] -> [C]."""
-    spread = null.std(0) + 1e-30
-    highest = ((null - null.mean(0)) / spread).max(1)
-    return np.array([p_value(z, highest) for z in (values - null.mean(0)) / spread])
-
-
-def shifted_interval(value: float, resamples: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Interval round a bias-corrected value: the spread of the resamples about their own mean.
-
-    Resampling adds the bias a second time, so its percentiles are not an interval for the value; their spread is.
-    """
-    low, high = np.quantile(resamples - resamples.mean(), [(1 - level) / 2, (1 + level) / 2])
-    return value + float(low), value + float(high)
-
-
-def splits(chosen: Contrast, count: int, seed: int) -> Iterator[np.ndarray]:
+def splits(contrast: Contrast, count: int, seed: int) -> Iterator[np.ndarray]:
     """Random halves of the images, each half with half of every role: bool[J] of the first half."""
     rng = np.random.default_rng([seed, 3])
     for _ in range(count):
-        first = np.zeros(len(chosen.role), bool)
+        first = np.zeros(len(contrast.role), bool)
         for role in (True, False):
-            images = rng.permutation(np.flatnonzero(chosen.role == role))
+            images = rng.permutation(np.flatnonzero(contrast.role == role))
             first[images[: len(images) // 2]] = True
         yield first

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from badhands.cells import Cell, in_order
+from badhands.cells import PSEUDO_BLOCKS, Cell, in_order
 from badhands.classes import NOT_HAND
-from badhands.measures.contrasts import HAND, Contrast, check_counts, contrast
+from badhands.measures.contrasts import HAND, Contrast, check_counts, make_contrast
 from badhands.measures.moments import Groups
 from badhands.measures.settings import MeasureConfig
-from badhands.stats.folds import image_labels, make_folds
+from badhands.stats.design import Design
 from badhands.study.activations import ActivationCache
+from badhands.study.selection import design_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,16 +25,20 @@ class Plan:
     """good_vs_bad comes first."""
     left_out: tuple[str, ...]
     """A sentence for each contrast with too few images."""
-    fold: np.ndarray
-    """int32[images of the cache]."""
+    design: Design
+
+    @property
+    def blocks(self) -> tuple[Cell, ...]:
+        """The cells that are blocks of the transformer, not the latents beside them."""
+        return tuple(cell for cell in self.cells if cell.block not in PSEUDO_BLOCKS)
 
     @property
     def main(self) -> Contrast:
         return self.contrasts[0]
 
-    def folds_of(self, chosen: Contrast) -> np.ndarray:
+    def folds_of(self, contrast: Contrast) -> np.ndarray:
         """int32[J], fold of each image of a contrast."""
-        return self.fold[chosen.images]
+        return self.design.base[contrast.images]
 
 
 def make_plan(
@@ -41,8 +46,9 @@ def make_plan(
     config: MeasureConfig,
     cells: Sequence[Cell] | None = None,
     label_digests: Mapping[str, str] | None = None,
+    design: Design | None = None,
 ) -> Plan:
-    """Check everything that a user can have got wrong.
+    """Check everything that a user can have got wrong. Without a design, one with unmatched labels is made.
 
     Raises:
         ValueError: a cell that some images lack, labels changed since extraction, one class only, fewer than
@@ -54,7 +60,7 @@ def make_plan(
     groups = Groups.of(tokens.image, tokens.label, tokens.kind, (*HAND, NOT_HAND))
     found, left_out = [], []
     for name in sorted(config.contrasts, key=lambda name: name != "good_vs_bad"):
-        one = contrast(groups, name, len(cache.images), config.weighting)
+        one = make_contrast(groups, name, len(cache.images), config.weighting)
         if name == "good_vs_bad":
             check_counts(one, config.fewest)
         elif min(one.counts) < config.fewest:
@@ -63,13 +69,12 @@ def make_plan(
             )
             continue
         found.append(one)
-    label = image_labels(tokens.image, tokens.label, len(cache.images))
-    fold = make_folds(label, [info.prompt for info in cache.images], config.folds, config.seed)
+    design = design or design_of(cache)
     for one in list(found[1:]):
-        if not _every_fold_can_be_left_out(one, fold[one.images]):
+        if not _every_fold_can_be_left_out(one, design.base[one.images]):
             found.remove(one)
             left_out.append(f"{one.name.replace('_', ' ')}: its images lie in too few folds, not measured.")
-    return Plan(chosen, groups, tuple(found), tuple(left_out), fold)
+    return Plan(chosen, groups, tuple(found), tuple(left_out), design)
 
 
 def _cells(cache: ActivationCache, cells: Sequence[Cell] | None) -> tuple[Cell, ...]:
@@ -104,7 +109,9 @@ def _check_labels(cache: ActivationCache, digests: Mapping[str, str]) -> None:
         )
 
 
-def _every_fold_can_be_left_out(chosen: Contrast, fold: np.ndarray) -> bool:
+def _every_fold_can_be_left_out(contrast: Contrast, fold: np.ndarray) -> bool:
     return all(
-        (side & (fold[chosen.image] != f)).sum() >= 2 for f in np.unique(fold) for side in (chosen.good, ~chosen.good)
+        (side & (fold[contrast.image] != f)).sum() >= 2
+        for f in np.unique(fold)
+        for side in (contrast.good, ~contrast.good)
     )

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from badhands.measures.contrasts import Contrast
-from badhands.measures.nulls import shifted_interval
 from badhands.measures.separation import bhattacharyya, certified_distance, equivalent_distance, kde_distance
 from badhands.measures.sides import CellSums, Sides, sides
+from badhands.stats.intervals import auroc_interval, standard_error
 
 BLOCK = 2048
 """Tokens scored at once."""
@@ -54,10 +54,10 @@ class Rules:
         return cls(*(torch.cat([getattr(r, name) for r in rules], -1) for name in ("linear", "square", "offset")))
 
 
-def training_sides(chosen: Contrast, sums: CellSums, fold: np.ndarray, folds: int) -> Sides:
+def training_sides(contrast: Contrast, sums: CellSums, fold: np.ndarray, folds: int) -> Sides:
     """Means and variances of both sides on the images outside each fold, [folds, d]. `fold` is int[J]."""
-    keep = torch.from_numpy(np.stack([fold[chosen.image] != f for f in range(folds)]).astype(np.float32))
-    good = torch.from_numpy(chosen.good.astype(np.float32))
+    keep = torch.from_numpy(np.stack([fold[contrast.image] != f for f in range(folds)]).astype(np.float32))
+    good = torch.from_numpy(contrast.good.astype(np.float32))
     return sides(sums, keep * good, keep * (1 - good))
 
 
@@ -76,22 +76,21 @@ def qda(fitted: Sides) -> Rules:
 
 @dataclass(frozen=True, eq=False)
 class PairTable:
-    """For every good image i and bad image j, the chance that a token of i scores above a token of j.
-
-    Token AUROC with images weighted equally is its mean, and every image bootstrap of it two small products.
-    """
+    """For every good side i and bad side j of images, the chance that a token of i scores above a token of j."""
 
     above: np.ndarray
     """float64[good rows, bad rows]."""
+    pairs: np.ndarray
+    """bool[good rows, bad rows], both were held out by the same fold."""
     good_image: np.ndarray
     bad_image: np.ndarray
 
     @classmethod
-    def of(cls, chosen: Contrast, scores: np.ndarray, row: np.ndarray) -> "PairTable":
-        """`scores` float[n] of tokens in rows int[n] of the contrast."""
+    def of(cls, contrast: Contrast, scores: np.ndarray, row: np.ndarray, fold: np.ndarray) -> "PairTable":
+        """`scores` float[n] of tokens in rows int[n] of the contrast; fold int[J] of its images."""
         order = np.argsort(row, kind="stable")
         scores, row = scores[order], row[order]
-        good = chosen.good[row]
+        good = contrast.good[row]
         good_rows, starts, sizes = np.unique(row[good], return_index=True, return_counts=True)
         bad_rows, column, bad_sizes = np.unique(row[~good], return_inverse=True, return_counts=True)
         ranked = np.argsort(scores[~good])
@@ -101,75 +100,61 @@ class PairTable:
         sorted_bad = scores[~good][ranked]
         left, right = (np.searchsorted(sorted_bad, scores[good], side) for side in ("left", "right"))
         wins = np.add.reduceat(below[left].astype(np.float64) + below[right], starts, axis=0)
-        above = wins / (2 * sizes[:, None] * bad_sizes)
-        return cls(above, chosen.image[good_rows], chosen.image[bad_rows])
+        good_image, bad_image = contrast.image[good_rows], contrast.image[bad_rows]
+        pairs = fold[good_image][:, None] == fold[bad_image]
+        return cls(wins / (2 * sizes[:, None] * bad_sizes), pairs, good_image, bad_image)
 
     @property
     def auroc(self) -> float:
-        return float(self.above.mean())
+        """Token AUROC within folds, every pair of images counting the same."""
+        return float((self.above * self.pairs).sum() / self.pairs.sum())
 
-    def resampled(self, counts: np.ndarray) -> np.ndarray:
-        """AUROC in each bootstrap; counts float[b, J] (`nulls.image_counts`) -> float64[b]."""
-        good, bad = counts[:, self.good_image], counts[:, self.bad_image]
-        return ((good @ self.above) * bad).sum(1) / (good.sum(1) * bad.sum(1))
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """What one rule does on images it was not fitted on: {metric: (value, low, high)}."""
-
-    metrics: dict[str, tuple[float, float, float]]
-    aurocs: np.ndarray
-    """float64[b], token AUROC in the bootstraps; the same images in every cell and rule, so differences are paired."""
+    def influence(self, images: int) -> np.ndarray:
+        """float64[images], as `stats.auroc.placements`."""
+        excess = (self.above - self.auroc) * self.pairs
+        moved = np.bincount(self.good_image, excess.sum(1), minlength=images)
+        return (moved + np.bincount(self.bad_image, excess.sum(0), minlength=images)) * images / self.pairs.sum()
 
 
-def held_out(chosen: Contrast, scores: np.ndarray, row: np.ndarray, counts: np.ndarray) -> HeldOut:
-    """Everything that Eq. 10 and 11 want beside D_B.
+def held_out(
+    contrast: Contrast, scores: np.ndarray, row: np.ndarray, fold: np.ndarray, cluster: np.ndarray, widening: float
+) -> dict[str, tuple[float, float, float]]:
+    """What one rule does on images it was not fitted on (Eq. 10 and 11): {metric: (value, low, high)}.
 
     Args:
         scores: float[n], positive = good, of tokens in rows int[n] of the contrast.
-        counts: float64[b, J], how often each image is drawn in each bootstrap (`nulls.image_counts`).
+        fold, cluster: int[J] of its images. widening: what refitting adds to the spread of fixed scores.
     """
-    pairs = PairTable.of(chosen, scores, row)
-    aurocs = pairs.resampled(counts)
-    interval = tuple(np.quantile(aurocs, [0.025, 0.975]))
-    metrics: dict[str, tuple[float, float, float]] = {"auroc": (pairs.auroc, *interval)}
+    pairs = PairTable.of(contrast, scores, row, fold)
+    error = widening * float(standard_error(pairs.influence(len(contrast.images)), cluster))
+    metrics = {"auroc": (pairs.auroc, *auroc_interval(pairs.auroc, error, contrast.role))}
     value, low, high = map(equivalent_distance, metrics["auroc"])
     metrics["d_eq"] = (value, low, high)
-
-    tokens = np.bincount(row, minlength=len(chosen.good)).astype(float)
-    wrong = np.bincount(row, (scores > 0) != chosen.good[row], minlength=len(tokens)) / tokens
-    weight = counts[:, chosen.image]
-    error, errors = 0.0, np.zeros(len(counts))
-    for side in (chosen.good, ~chosen.good):
-        error += wrong[side].mean() / 2
-        errors += (weight[:, side] @ wrong[side]) / weight[:, side].sum(1) / 2
-    low, high = np.quantile(errors, [0.025, 0.975])
-    metrics["error"] = (float(error), float(low), float(high))
-    metrics["certified"] = (certified_distance(error), certified_distance(high), certified_distance(low))
-
-    good = chosen.good[row]
-    by_row = [np.bincount(row, scores**power, minlength=len(tokens)) for power in (1, 2)]
-    metrics["db_scores"] = _gaussian(chosen, weight, tokens, *by_row)
+    metrics["error"] = _balanced_error(contrast, scores, row, widening)
+    value, low, high = metrics["error"]
+    metrics["certified"] = (certified_distance(value), certified_distance(high), certified_distance(low))
+    good = contrast.good[row]
+    metrics["db_scores"] = (_gaussian(scores[good], scores[~good]), np.nan, np.nan)
     metrics["db_scores_kde"] = (kde_distance(scores[good], scores[~good]), np.nan, np.nan)
-    return HeldOut(metrics, aurocs)
+    return metrics
 
 
-def _gaussian(
-    chosen: Contrast, weight: np.ndarray, n: np.ndarray, s: np.ndarray, q: np.ndarray
+def _balanced_error(
+    contrast: Contrast, scores: np.ndarray, row: np.ndarray, widening: float
 ) -> tuple[float, float, float]:
-    """D_B of the scores by the Gaussian formula (Eq. 11), with its image bootstrap."""
-    scale = np.sqrt(q.sum() / n.sum()) + 1e-30
-    s, q = s / scale, q / scale**2
+    """Mean of the two classes' shares of wrong tokens, images counting once."""
+    tokens = np.bincount(row, minlength=len(contrast.good))
+    wrong = np.bincount(row, (scores > 0) != contrast.good[row], minlength=len(tokens)) / np.maximum(tokens, 1)
+    sides_ = [wrong[side & (tokens > 0)] for side in (contrast.good, ~contrast.good)]
+    value = float(np.mean([side.mean() for side in sides_]))
+    error = widening * np.sqrt(sum(side.var(ddof=1) / len(side) for side in sides_)) / 2
+    return value, max(0.0, value - 1.96 * error), min(1.0, value + 1.96 * error)
 
-    def distance(good: np.ndarray, bad: np.ndarray) -> np.ndarray:
-        parts = []
-        for w in (good, bad):
-            mean = (w @ s) / (w @ n)
-            parts += [mean, np.maximum((w @ q) / (w @ n) - mean**2, 1e-9)]
-        m1, s1, m0, s0 = (torch.from_numpy(np.asarray(part)) for part in parts)
-        mean_term, variance_term = bhattacharyya(m1 - m0, s1, s0)
-        return (mean_term + variance_term).numpy()
 
-    value = float(distance(chosen.good[None].astype(float), (~chosen.good)[None].astype(float))[0])
-    return (value, *shifted_interval(value, distance(weight * chosen.good, weight * ~chosen.good)))
+def _gaussian(good: np.ndarray, bad: np.ndarray) -> float:
+    """D_B of the scores by the Gaussian formula (Eq. 11)."""
+    scale = max(float(np.abs(np.concatenate([good, bad])).max()), 1e-30)
+    m1, s1, m0, s0 = (torch.tensor(float(x)) for x in (good.mean(), good.var(), bad.mean(), bad.var()))
+    floor = (1e-6 * scale) ** 2
+    mean_term, variance_term = bhattacharyya(m1 - m0, s1.clamp(min=floor), s0.clamp(min=floor))
+    return float(mean_term + variance_term)

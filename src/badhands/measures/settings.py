@@ -9,16 +9,10 @@ from badhands.measures.contrasts import CONTRASTS
 class MeasureConfig:
     """Settings of `measure`; the defaults are those of the study."""
 
-    permutations: int = 2000
-    """Of the labels over images, jointly for all cells."""
-    bootstraps: int = 2000
-    """Of the images, for intervals."""
     cosine_permutations: int = 500
     """For the null of the cosine matrix, which is larger."""
     halves: int = 50
     """Random splits into disjoint halves, for noise-corrected cosines."""
-    folds: int = 5
-    """For held-out scores; grouped by prompt."""
     weighting: str = "token"
     """"token": every token counts once, as in the study. "image": every image counts once."""
     contrasts: tuple[str, ...] = CONTRASTS
@@ -36,11 +30,11 @@ class MeasureConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("permutations", "bootstraps", "cosine_permutations"):
-            if getattr(self, name) < 20:
-                raise ValueError(
-                    f"analysis.{name}={getattr(self, name)} is too few for a p-value of 0.05: use 20 or more"
-                )
+        if self.cosine_permutations < 20:
+            raise ValueError(
+                f"analysis.cosine_permutations={self.cosine_permutations} is too few for a p-value of 0.05: use 20 or "
+                "more"
+            )
         if self.halves < 1 or self.points < 1 or self.max_tokens < 100:
             raise ValueError("analysis.halves and analysis.points must be positive, analysis.max_tokens at least 100")
         if self.weighting not in ("token", "image"):

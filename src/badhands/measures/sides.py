@@ -34,9 +34,9 @@ class CellSums:
     """int[d], the channels that are left."""
 
     @classmethod
-    def of(cls, chosen: Contrast, total: np.ndarray, squares: np.ndarray) -> "CellSums":
+    def of(cls, contrast: Contrast, total: np.ndarray, squares: np.ndarray) -> "CellSums":
         """From sums by group, float64[g, D]."""
-        s, q, n = chosen.take(total), chosen.take(squares), chosen.n[:, None]
+        s, q, n = contrast.take(total), contrast.take(squares), contrast.n[:, None]
         mean = s.sum(0) / n.sum()
         q = q - 2 * mean * s + n * mean**2
         s = s - n * mean
@@ -47,7 +47,7 @@ class CellSums:
         def ready(values: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(values, np.float32))
 
-        return cls(ready(chosen.n), ready(s[:, alive] / sd), ready(q[:, alive] / sd**2), mean[alive], sd, alive)
+        return cls(ready(contrast.n), ready(s[:, alive] / sd), ready(q[:, alive] / sd**2), mean[alive], sd, alive)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,15 +84,15 @@ def sides(sums: CellSums, good: Tensor, bad: Tensor | None = None) -> Sides:
     return Sides(found[0][0], found[1][0], found[0][1], found[1][1])
 
 
-def observed(chosen: Contrast) -> Tensor:
+def observed(contrast: Contrast) -> Tensor:
     """The labelling as it is: float32[1, r]."""
-    return torch.from_numpy(chosen.good.astype(np.float32))[None]
+    return torch.from_numpy(contrast.good.astype(np.float32))[None]
 
 
-def image_means(chosen: Contrast, sums: CellSums, good: bool) -> tuple[np.ndarray, np.ndarray]:
+def image_means(contrast: Contrast, sums: CellSums, good: bool) -> tuple[np.ndarray, np.ndarray]:
     """(float64[j, d] mean of each image of one side, float64[j] its share of the side's weight)."""
-    rows = np.flatnonzero(chosen.good == good)
-    weight = chosen.n[rows]
+    rows = np.flatnonzero(contrast.good == good)
+    weight = contrast.n[rows]
     return sums.s[rows].double().numpy() / weight[:, None], weight / weight.sum()
 
 

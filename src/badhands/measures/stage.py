@@ -4,22 +4,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
 
-from badhands.cells import PSEUDO_BLOCKS, Cell
+from badhands.cells import Cell
 from badhands.figures.measures import draw_measures
+from badhands.findings.write import write_findings
 from badhands.measures.contrasts import Contrast
-from badhands.measures.directions import Agreement, CellStack, agreement, direction
+from badhands.measures.directions import Agreement, CellStack, agreement
 from badhands.measures.distances import Distances, sums_of
-from badhands.measures.findings import write_findings
+from badhands.measures.headline import headline_table, score_cells
+from badhands.measures.lengths import SCALES, Lengths
 from badhands.measures.moments import Moments, stream_moments
-from badhands.measures.nulls import permuted
+from badhands.measures.nulls import labellings
 from badhands.measures.plan import Plan, make_plan
+from badhands.measures.rivals import Rivals, late_rise
 from badhands.measures.settings import MeasureConfig
-from badhands.measures.sides import CellSums
 from badhands.measures.tokens_of_cell import TokenPass
+from badhands.stats.design import Design
+from badhands.stats.family import Family
+from badhands.stats.intervals import Scored
 from badhands.stats.long_table import LongTable
 from badhands.study.activations import ActivationCache
 
@@ -31,22 +37,25 @@ def measure(
     cells: Sequence[Cell] | None = None,
     label_digests: Mapping[str, str] | None = None,
     figures: bool = True,
+    design: Design | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Measure every cell and write moments.npz, tables/, figures/ and findings.json into the run folder.
 
-    Tables: `cells` (distances, held-out checks, kurtosis, lengths of v), `agreement` (cosines), `pca` (explained
-    variance, gap along v) and `pca_points` (the tokens drawn). Each is written as soon as it is complete.
+    Tables: `headline` (ridge probe on image means), `cells` (distances, held-out checks, kurtosis, lengths of v),
+    `agreement` (cosines), `pca` (explained variance, gap along v), `pca_points` (the tokens drawn) and `verdicts`.
+    headline.npz and family.npz keep what paired differences and the gate need.
 
     Args:
         cells: which cells; None takes all that every image has.
         label_digests: image id -> digest of its label now; images whose label has changed are refused.
+        design: labels, strata, folds and permutations (`selection.design_of`); None makes one with unmatched labels.
         figures: draw them too; `python -m badhands.figures.measures RUN` does so later.
 
     Raises:
         ValueError: see `make_plan`; nothing has been written then.
     """
     config = config or MeasureConfig()
-    plan = make_plan(cache, config, cells, label_digests)
+    plan = make_plan(cache, config, cells, label_digests, design)
     run_dir = Path(run_dir)
     for name in ("tables", "figures"):
         (run_dir / name).mkdir(parents=True, exist_ok=True)
@@ -59,64 +68,89 @@ def measure(
         run_dir / "moments.npz",
         threads=config.threads,
     )
+    headline = score_cells(plan, moments)
+    headline.save(run_dir / "headline.npz")
     table, pca, agree = (LongTable(cache.steps) for _ in range(3))
     tables: dict[str, pd.DataFrame] = {}
-    distances = {chosen.name: Distances(chosen, config, table) for chosen in plan.contrasts}
-    tokens = TokenPass(cache, plan, config, table, pca)
+    distances = {contrast.name: Distances(contrast, plan.design, table) for contrast in plan.contrasts}
+    lengths = {contrast.name: Lengths(contrast, plan.design, table) for contrast in plan.contrasts}
+    tokens, rules = TokenPass(cache, plan, config, table, pca), Rivals(plan)
     for cell in tqdm(plan.cells, desc="measures", unit="cell", leave=False):
-        sums = {chosen.name: sums_of(moments, chosen, cell) for chosen in plan.contrasts}
-        for name, one in distances.items():
-            one.add(cell, sums[name])
-        tokens.add(cell, sums)
-    for one in distances.values():
-        one.finish()
+        sums = {contrast.name: sums_of(moments, contrast, cell) for contrast in plan.contrasts}
+        for contrast in plan.contrasts:
+            distances[contrast.name].add(cell, sums[contrast.name])
+            lengths[contrast.name].add(cell, sums[contrast.name])
+        tokens.add(cell, sums, rules.add(cell, sums[plan.main.name]))
+    family = _family(plan, headline, distances, lengths)
+    family.save(run_dir / "family.npz")
+    _write(run_dir, tables, "headline", headline_table(headline, family, plan, cache.steps))
     _write(run_dir, tables, "pca", pca.frame())
     _write(run_dir, tables, "pca_points", pd.concat(tokens.points, ignore_index=True))
-    for chosen in plan.contrasts:
-        _agreement(chosen, plan, moments, config, table, agree)
+    rules.rows(table)
+    for contrast in plan.contrasts:
+        if contrast.name != "not_hand":
+            _agreement(contrast, plan, moments, config, lengths[contrast.name], table, agree)
     _write(run_dir, tables, "cells", table.frame())
     _write(run_dir, tables, "agreement", agree.frame())
-    write_findings(run_dir / "findings.json", tables, plan.left_out)
+    _write(run_dir, tables, "verdicts", pd.DataFrame([rules.verdict(), *late_rise(plan, distances)]))
+    write_findings(run_dir, plan.left_out)
     if figures:
         draw_measures(run_dir / "figures", tables)
     return tables
 
 
+def _family(plan: Plan, headline: Scored, distances: Mapping[str, Distances], lengths: Mapping[str, Lengths]) -> Family:
+    """What a report may call a finding about a cell: it reads out, it lies apart, its direction is resolved."""
+    family, blocks = Family(), plan.blocks
+    names = [str(cell) for cell in blocks]
+    only = headline.only(names)
+    family.add("auroc", names, only.value, only.null)
+    for name in ("good_vs_bad", "not_hand"):
+        if name in distances:
+            distances[name].finish(f"db_{name}", family, blocks)
+    for name in set(distances) - {"good_vs_bad", "not_hand"}:
+        distances[name].finish(name, Family(), blocks)
+    main = lengths[plan.main.name]
+    for k, scale in enumerate(SCALES):
+        value, null = main.squares(blocks, k)
+        family.add(f"v_{scale}", names, value, null)
+    for name, one in lengths.items():
+        one.decide(blocks, family if name == plan.main.name else None)
+    return family
+
+
 def _agreement(
-    chosen: Contrast, plan: Plan, moments: Moments, config: MeasureConfig, table: LongTable, agree: LongTable
+    contrast: Contrast,
+    plan: Plan,
+    moments: Moments,
+    config: MeasureConfig,
+    lengths: Lengths,
+    table: LongTable,
+    agree: LongTable,
 ) -> None:
-    """Lengths of v for every cell, and cosines between all blocks of the transformer, which have one width."""
-    kept: dict[Cell, CellSums] = {}
-    found = {}
-    for cell in plan.cells:
-        sums = sums_of(moments, chosen, cell)
-        found[cell] = direction(chosen, sums)
-        if cell.block not in PSEUDO_BLOCKS:
-            kept[cell] = replace(sums, q=torch.empty(0))
-    labels = permuted(chosen, config.cosine_permutations, config.seed)
-    for scale in ("raw", "standardised"):
-        raw = scale == "raw"
-        for cell, one in found.items():
-            v, squared = (one.v, one.squared) if raw else (one.v_standard, one.squared_standard)
-            table.add(chosen, cell, f"v_length_{scale}", float((v @ v) ** 0.5))
-            table.add(chosen, cell, f"v_squared_unbiased_{scale}", squared, split="corrected")
-        if not kept or chosen.name == "not_hand":
-            continue
-        squared = [found[c].squared if raw else found[c].squared_standard for c in kept]
-        stack = CellStack(chosen, list(kept.values()), raw)
-        result = agreement(stack, torch.tensor(squared).numpy(), labels, config.halves, config.seed)
-        for k, cell in enumerate(kept):
-            table.add(chosen, cell, f"v_length_p_{scale}", result.length_p[k], split="permutation")
-            table.add(chosen, cell, f"v_resolved_{scale}", float(result.resolved[k]), split="corrected")
-        _cosine_rows(chosen, tuple(kept), scale, result, agree)
+    """Cosines between all blocks of the transformer, which have one width."""
+    if not plan.blocks:
+        return
+    kept = [replace(sums_of(moments, contrast, cell), q=torch.empty(0)) for cell in plan.blocks]
+    labels = labellings(contrast, plan.design)[: config.cosine_permutations]
+    for k, scale in enumerate(SCALES):
+        stack = CellStack(contrast, kept, raw=scale == "raw")
+        can = np.array([lengths.resolved[scale][cell] for cell in plan.blocks])
+        found = agreement(stack, can, labels, config.halves, config.seed)
+        for c, cell in enumerate(plan.blocks):
+            about = {"probe": "moments", **contrast.about}
+            table.add(cell, f"v_length_p_{scale}", lengths.p(cell)[k], split="permutation", **about)
+            table.add(cell, f"v_resolved_{scale}", float(found.resolved[c]), split="corrected", **about)
+        _cosine_rows(contrast, plan.blocks, scale, found, agree)
 
 
-def _cosine_rows(chosen: Contrast, cells: tuple[Cell, ...], scale: str, found: Agreement, agree: LongTable) -> None:
+def _cosine_rows(contrast: Contrast, cells: tuple[Cell, ...], scale: str, found: Agreement, agree: LongTable) -> None:
     """One row a pair: the cosine, and in columns of their own its noise-corrected version and its null."""
+    about = {"probe": "moments", "split": "in-sample", **contrast.about}
     for i, cell in enumerate(cells):
         for j, other in enumerate(cells[i:], start=i):
             agree.add(
-                chosen, cell, f"cosine_{scale}", found.cosine[i, j],
+                cell, f"cosine_{scale}", found.cosine[i, j], **about,
                 block_b=other.block, timestep_b=other.timestep, corrected=found.corrected[i, j],
                 null_mean=found.null_mean[i, j], null_lo=found.null_low[i, j], null_hi=found.null_high[i, j],
                 p=found.p[i, j], resolved=bool(found.resolved[i] and found.resolved[j]),

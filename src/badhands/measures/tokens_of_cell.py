@@ -11,14 +11,17 @@ from badhands.cells import Cell
 from badhands.measures.contrasts import HAND, Contrast
 from badhands.measures.directions import expected_gap, participation_ratio
 from badhands.measures.gaussianity import excess_kurtosis, score_kurtosis
-from badhands.measures.nulls import image_counts, p_value, permuted, resampled, shifted_interval
+from badhands.measures.image_scores import REFITS
+from badhands.measures.nulls import labellings, one_left_out
 from badhands.measures.plan import Plan
 from badhands.measures.projections import leading_beside, principal
 from badhands.measures.reduced import full_distances, outer_sums
-from badhands.measures.scores import HeldOut, Rules, held_out, mass_mean, qda, training_sides
+from badhands.measures.scores import Rules, held_out, mass_mean, qda, training_sides
 from badhands.measures.separation import bayes_error_bounds
 from badhands.measures.settings import MeasureConfig
 from badhands.measures.sides import CellSums, observed
+from badhands.stats.design import p_value
+from badhands.stats.intervals import jackknife_variance, quadratic_interval
 from badhands.stats.long_table import LongTable
 from badhands.study.activations import ActivationCache
 
@@ -53,69 +56,68 @@ class TokenPass:
         self.hand = torch.from_numpy(np.flatnonzero(np.isin(tokens.label[self.rows], HAND)))
         self.row_of = {c.name: c.rows_of_tokens(self.plan.groups.of_token)[self.rows] for c in self.plan.contrasts}
         self.shown = self._points(rng)
-        config, main = self.config, self.plan.main
-        self._counts = {
-            c.name: image_counts(c, config.bootstraps, config.seed).double().numpy() for c in self.plan.contrasts
-        }
-        self._permuted = permuted(main, config.permutations, config.seed)
-        self._resampled = resampled(main, config.bootstraps, config.seed)
+        main, design = self.plan.main, self.plan.design
+        self._permuted = labellings(main, design)[:REFITS]
+        self._kept_good, self._kept_bad, self._role = one_left_out(main, design)
 
-    def add(self, cell: Cell, sums: dict[str, CellSums]) -> None:
-        """All rows of one cell. `sums` by contrast name."""
+    def add(self, cell: Cell, sums: dict[str, CellSums], widening: float) -> None:
+        """All rows of one cell. `sums` by contrast name; `widening` of `held_out`."""
         main = self.plan.main
         x = self.cache.read(cell, self.rows).float()
         centre = np.zeros(x.shape[1])
         centre[sums[main.name].alive] = sums[main.name].mean
         x -= torch.from_numpy(centre).float()
-        self._scores(cell, x, centre, sums)
+        self._scores(cell, x, centre, sums, widening)
         hand = x if len(self.hand) == len(x) else x[self.hand]
         row = torch.from_numpy(self.row_of[main.name])[self.hand]
         self._kurtosis(cell, hand, row, sums[main.name])
         self._projections(cell, hand, row, sums[main.name])
 
-    def _scores(self, cell: Cell, x: Tensor, centre: np.ndarray, sums: dict[str, CellSums]) -> None:
-        rules = []
-        for chosen in self.plan.contrasts:
-            fold = self.plan.folds_of(chosen)
-            fitted = training_sides(chosen, sums[chosen.name], fold, self.config.folds)
-            rules += [fit(fitted).on_raw(sums[chosen.name], centre) for fit in RULES.values()]
-        every = Rules.joined(rules).scores(x).view(len(x), len(self.plan.contrasts), len(RULES), self.config.folds)
-        for k, chosen in enumerate(self.plan.contrasts):
-            used = np.flatnonzero(self.row_of[chosen.name] >= 0)
-            row = self.row_of[chosen.name][used]
-            fold = self.plan.folds_of(chosen)[chosen.image[row]]
-            found: dict[str, HeldOut] = {}
+    def _scores(self, cell: Cell, x: Tensor, centre: np.ndarray, sums: dict[str, CellSums], widening: float) -> None:
+        rules, folds = [], self.plan.design.n_folds
+        for contrast in self.plan.contrasts:
+            fitted = training_sides(contrast, sums[contrast.name], self.plan.folds_of(contrast), folds)
+            rules += [fit(fitted).on_raw(sums[contrast.name], centre) for fit in RULES.values()]
+        every = Rules.joined(rules).scores(x).view(len(x), len(self.plan.contrasts), len(RULES), folds)
+        for k, contrast in enumerate(self.plan.contrasts):
+            used = np.flatnonzero(self.row_of[contrast.name] >= 0)
+            row = self.row_of[contrast.name][used]
+            fold = self.plan.folds_of(contrast)
+            cluster = self.plan.design.clusters(contrast.images)
             for r, probe in enumerate(RULES):
-                score = every[used, k, r, fold].double().numpy()
-                found[probe] = held_out(chosen, score, row, self._counts[chosen.name])
-                self._held_out_rows(chosen, cell, probe, found[probe])
+                score = every[used, k, r, fold[contrast.image[row]]].double().numpy()
+                found = held_out(contrast, score, row, fold, cluster, widening)
+                self._held_out_rows(contrast, cell, probe, found)
                 if probe == "mass_mean":
-                    value = score_kurtosis(score, row)
-                    self.table.add(chosen, cell, "kurtosis_scores", value, probe=probe, split="held-out")
-            gain = found["qda"].aurocs - found["mass_mean"].aurocs
-            value = found["qda"].metrics["auroc"][0] - found["mass_mean"].metrics["auroc"][0]
-            interval = np.quantile(gain, [0.025, 0.975])
-            self.table.add(chosen, cell, "auroc_gain", value, interval, probe="qda", split="held-out")
+                    about = {"probe": probe, "split": "held-out", **contrast.about}
+                    self.table.add(cell, "kurtosis_scores", score_kurtosis(score, row), **about)
 
-    def _held_out_rows(self, chosen: Contrast, cell: Cell, probe: str, found: HeldOut) -> None:
-        for metric, (value, low, high) in found.metrics.items():
-            self.table.add(chosen, cell, metric, value, (low, high), probe=probe, split="held-out")
-        bounds = bayes_error_bounds(found.metrics["db_scores"][0])
+    def _held_out_rows(
+        self, contrast: Contrast, cell: Cell, probe: str, found: dict[str, tuple[float, float, float]]
+    ) -> None:
+        about = {"probe": probe, "split": "held-out", **contrast.about}
+        for metric, (value, low, high) in found.items():
+            self.table.add(cell, metric, value, (low, high), **about)
+        bounds = bayes_error_bounds(found["db_scores"][0])
         for metric, value in zip(("bayes_error_lower", "bayes_error_upper"), bounds, strict=True):
-            self.table.add(chosen, cell, metric, value, probe=probe, split="held-out")
+            self.table.add(cell, metric, value, **about)
 
     def _kurtosis(self, cell: Cell, x: Tensor, row: Tensor, sums: CellSums) -> None:
         means = torch.zeros(len(sums.n), x.shape[1])
         means[:, torch.from_numpy(sums.alive)] = sums.s / sums.n[:, None] * torch.from_numpy(sums.sd).float()
         values = excess_kurtosis(x, row, means)[torch.from_numpy(sums.alive)].numpy()
-        self.table.add(self.plan.main, cell, "kurtosis_channels", np.median(values), np.quantile(values, [0.1, 0.9]))
+        spread = np.quantile(values, [0.1, 0.9]) if len(values) else (np.nan, np.nan)
+        middle = np.median(values) if len(values) else np.nan
+        self.table.add(
+            cell, "kurtosis_channels", middle, spread, probe="moments", split="in-sample", **self.plan.main.about
+        )
 
     def _projections(self, cell: Cell, x: Tensor, row: Tensor, sums: CellSums) -> None:
-        main, folds = self.plan.main, self.config.folds
+        main, folds = self.plan.main, self.plan.design.n_folds
         x -= x.mean(0)
         found = principal(x, self.config.reduced, self.config.seed)
         for k in range(2):
-            self.pca.add(main, cell, f"explained_{k + 1}", float(found.explained[k]))
+            self._pca_row(cell, f"explained_{k + 1}", float(found.explained[k]))
         self._full_distance(cell, found.coordinates @ (found.basis.T @ found.components.T), row)
 
         fold = self.plan.folds_of(main)
@@ -135,9 +137,9 @@ class TokenPass:
         good = torch.from_numpy(main.good)[row]
         for name, values in (("in_sample", along[:, 0]), ("held_out", x_held)):
             split = name.replace("_", "-")
-            self.pca.add(main, cell, "gap_along_v", _gap(values.numpy(), row.numpy(), main), split=split)
+            self._pca_row(cell, "gap_along_v", _gap(values.numpy(), row.numpy(), main), split)
         chance = expected_gap(main, participation_ratio(main, sums, raw=True))
-        self.pca.add(main, cell, "gap_along_v_chance", chance, split="in-sample")
+        self._pca_row(cell, "gap_along_v_chance", chance)
         columns = {"pc1": found.coordinates @ (found.basis.T @ found.components[0]),
                    "pc2": found.coordinates @ (found.basis.T @ found.components[1]),
                    "v": along[:, 0], "beside_v": y, "v_held_out": x_held, "beside_v_held_out": y_held}  # fmt: skip
@@ -150,6 +152,9 @@ class TokenPass:
             )
         )  # fmt: skip
 
+    def _pca_row(self, cell: Cell, metric: str, value: float, split: str = "in-sample") -> None:
+        self.pca.add(cell, metric, value, probe="moments", split=split, **self.plan.main.about)
+
     def _full_distance(self, cell: Cell, y: Tensor, row: Tensor) -> None:
         """Eq. 7 on leading components, with null and interval."""
         main = self.plan.main
@@ -157,14 +162,17 @@ class TokenPass:
         as_it_is = observed(main)
         value = float(full_distances(sums, as_it_is, 1 - as_it_is)[0])
         null = full_distances(sums, self._permuted, 1 - self._permuted).numpy()
-        drawn = full_distances(sums, *self._resampled).numpy()
+        variance = jackknife_variance(full_distances(sums, self._kept_good, self._kept_bad).numpy(), self._role)
         corrected = value - float(null.mean())
+        interval = quadratic_interval(corrected, float(variance), null)
         name = f"db_full{y.shape[1]}"
-        self.table.add(main, cell, f"{name}_plugin", value)
-        self.table.add(main, cell, f"{name}_null", null.mean(), np.quantile(null, [0.025, 0.975]), split="permutation")
-        interval = shifted_interval(corrected, drawn)
-        self.table.add(main, cell, f"{name}_corrected", corrected, interval, split="corrected")
-        self.table.add(main, cell, f"{name}_p", p_value(value, null), split="permutation")
+        for metric, number, ends, split in (
+            ("plugin", value, (np.nan, np.nan), "in-sample"),
+            ("null", null.mean(), np.quantile(null, [0.025, 0.975]), "permutation"),
+            ("corrected", corrected, interval, "corrected"),
+            ("p", float(p_value(value, null)), (np.nan, np.nan), "permutation"),
+        ):
+            self.table.add(cell, f"{name}_{metric}", number, ends, probe="moments", split=split, **main.about)
 
     def _points(self, rng: np.random.Generator) -> np.ndarray:
         """Positions within the hand tokens to draw: as many of each class, spread over the images, in mixed order."""
@@ -186,12 +194,12 @@ def _rank_within(group: np.ndarray) -> np.ndarray:
     return rank
 
 
-def _gap(values: np.ndarray, row: np.ndarray, chosen: Contrast) -> float:
+def _gap(values: np.ndarray, row: np.ndarray, contrast: Contrast) -> float:
     """Distance of the class means of image means, in standard deviations of image means within a class."""
-    count = np.bincount(row, minlength=len(chosen.good))
+    count = np.bincount(row, minlength=len(contrast.good))
     used = count > 0
     means = np.bincount(row, values, minlength=len(count))[used] / count[used]
-    good = chosen.good[used]
+    good = contrast.good[used]
     within = np.concatenate([means[side] - means[side].mean() for side in (good, ~good)])
     degrees = max(len(within) - 2, 1)
     return float((means[good].mean() - means[~good].mean()) / (np.sqrt((within**2).sum() / degrees) + 1e-30))

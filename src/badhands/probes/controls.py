@@ -1,23 +1,34 @@
-"""Baselines that look at no block: what a good score of a block must beat."""
+"""Baselines that look at no block of the hand: what a good score of a block must beat. One object each."""
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from badhands.cells import Cell
+from badhands.probes.data import ProbeData
 from badhands.probes.task import Task
 
-GEOMETRY = Cell("geometry", 0)
-"""Not a cell of the model: where the hand lies and how large it is."""
-PROMPT = Cell("prompt", 0)
-"""Not a cell of the model either: the words of the prompt."""
+Readouts = Mapping[Cell | None, np.ndarray]
+"""Where it was read (None: nowhere in the model) -> float[m, d], a row for each image that is good or bad."""
 
 
-def geometry(task: Task, token: np.ndarray, grids: np.ndarray) -> Tensor:
+@dataclass(frozen=True)
+class Control:
+    """A baseline of the headline table. A new one is an entry in `CONTROLS`."""
+
+    name: str
+    title: str
+    """In sentences and figures."""
+    readouts: Callable[[ProbeData], Readouts]
+    """Empty where the run has not what it needs."""
+
+
+def geometry(task: Task, token: np.ndarray, grids: np.ndarray) -> np.ndarray:
     """float32[n, 6]: log token count of the hand, row, column, their squares and product (of -1..1), for each row.
 
     Args:
@@ -27,23 +38,48 @@ def geometry(task: Task, token: np.ndarray, grids: np.ndarray) -> Tensor:
     h, w = grids[task.image].T
     row, column = np.divmod(token[task.rows], w)
     row, column = 2 * (row + 0.5) / h - 1, 2 * (column + 0.5) / w - 1
-    columns = [np.log(count), row, column, row**2, column**2, row * column]
-    return torch.from_numpy(np.stack(columns, 1).astype(np.float32))
+    return np.stack([np.log(count), row, column, row**2, column**2, row * column], 1).astype(np.float32)
 
 
-def prompt_words(task: Task, prompts: Sequence[str]) -> Tensor:
-    """float32[n, words]: which words the image's prompt has, for each row; what the prompt alone gives away.
+def _geometry(data: ProbeData) -> Readouts:
+    return {None: _means(data.good, geometry(data.good, data.cache.tokens.token, data.grids), data)}
 
-    Words that every prompt has, or only one, are left out.
-    """
+
+def prompt_words(prompts: list[str]) -> np.ndarray:
+    """float32[prompts, words]: which words each has. Words that every prompt has, or only one, are left out."""
     have = [set(re.findall(r"[\w'-]+", prompt.lower())) for prompt in prompts]
     counts = Counter(word for words in have for word in words)
     vocabulary = sorted(word for word, count in counts.items() if 2 <= count < len(prompts))
-    rows = np.array([[word in words for word in vocabulary] for words in have], np.float32)
-    return torch.from_numpy(rows.reshape(len(prompts), -1)[task.image])
+    return np.array([[word in words for word in vocabulary] for words in have], np.float32).reshape(len(prompts), -1)
 
 
-def x0_variances(cells: Sequence[Cell], read: Callable[[Cell], Tensor]) -> dict[Cell, Tensor]:
+def _prompt(data: ProbeData) -> Readouts:
+    words = prompt_words([data.prompts[i] for i in data.design.known])
+    return {None: words} if words.shape[1] else {}
+
+
+def _latent(block: str) -> Callable[[ProbeData], Readouts]:
+    """Mean, standard deviation, largest and smallest value of each channel over the hand tokens of an image."""
+
+    def readouts(data: ProbeData) -> Readouts:
+        read, task = data.read(data.good), data.good
+        return {cell: summary(read(cell), task, data) for cell in data.cache.cells if cell.block == block}
+
+    return readouts
+
+
+def summary(x: Tensor, task: Task, data: ProbeData) -> np.ndarray:
+    """float32[m, 4 d] of rows [n, d] of a task: mean, sd, max, min by image."""
+    x = x.float()
+    index = torch.from_numpy(task.image).long()[:, None].expand_as(x)
+    start = torch.zeros(len(data.image_label), x.shape[1])
+    mean = start.scatter_reduce(0, index, x, "mean", include_self=False)
+    square = start.scatter_reduce(0, index, (x - mean[index[:, 0]]).square(), "mean", include_self=False)
+    ends = [start.scatter_reduce(0, index, x, how, include_self=False) for how in ("amax", "amin")]
+    return torch.cat([mean, square.sqrt(), *ends], 1)[data.design.known].numpy()
+
+
+def x0_variances(cells: list[Cell], read: Callable[[Cell], Tensor]) -> dict[Cell, Tensor]:
     """How much the predicted clean latent has moved so far: float32[n, 1] per timestep, from the second one on.
 
     The variance of x0 over the captured steps up to this one, averaged over channels, as logarithm
@@ -59,5 +95,40 @@ def x0_variances(cells: Sequence[Cell], read: Callable[[Cell], Tensor]) -> dict[
         total, squares = total + x, squares + x.square()
         if i:
             variance = (squares / (i + 1) - (total / (i + 1)).square()).clamp(min=0).mean(1, keepdim=True)
-            found[Cell("x0_variance", cell.timestep)] = torch.log(variance + 1e-8)
+            found[cell] = torch.log(variance + 1e-8)
     return found
+
+
+def _x0_variance(data: ProbeData) -> Readouts:
+    cells = [cell for cell in data.cache.cells if cell.block == "x0"]
+    moved = x0_variances(cells, data.read(data.good)) if len(cells) > 1 else {}
+    return {cell: _means(data.good, of.numpy(), data) for cell, of in moved.items()}
+
+
+def _not_hand(data: ProbeData) -> Readouts:
+    """The same blocks on tokens of the same images that are not hand."""
+    if data.scene is None:
+        return {}
+    read = data.read(data.scene)
+    return {cell: _means(data.scene, read(cell).float().numpy(), data) for cell in data.cells}
+
+
+def _means(task: Task, x: np.ndarray, data: ProbeData) -> np.ndarray:
+    """Rows [n, d] of a task as means by image, [m, d]; the mean of all images where one has no row."""
+    n = len(data.image_label)
+    sums = np.zeros((n, x.shape[1]))
+    np.add.at(sums, task.image, x)
+    count = np.bincount(task.image, minlength=n)[:, None]
+    means = np.where(count > 0, sums / np.maximum(count, 1), sums.sum(0) / count.sum())
+    return means[data.design.known].astype(np.float32)
+
+
+CONTROLS = (
+    Control("geometry", "size and place of the hand", _geometry),
+    Control("prompt", "words of the prompt", _prompt),
+    Control("xt", "noisy latent x_t", _latent("xt")),
+    Control("x0", "predicted clean latent x0", _latent("x0")),
+    Control("x0_variance", "variance of x0 so far", _x0_variance),
+    Control("not_hand_tokens", "blocks, tokens outside the hand", _not_hand),
+)
+"""In the order of tables and sentences."""

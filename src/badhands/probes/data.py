@@ -8,10 +8,11 @@ import numpy as np
 from torch import Tensor
 
 from badhands.cells import PSEUDO_BLOCKS, Cell
-from badhands.probes.scores import resample
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.task import NOT_HAND, Task, good_task, hand_task, scene_task
-from badhands.stats.folds import image_labels, make_folds
+from badhands.stats.design import Design
+from badhands.stats.intervals import Scored
+from badhands.stats.resampling import image_draws
 from badhands.study.activations import ActivationCache
 
 
@@ -20,7 +21,7 @@ class ProbeData:
     """A cache as the probes see it.
 
     Raises (from `of`):
-        ValueError: blocks of several widths, one class only, too few images or prompts for the folds.
+        ValueError: blocks of several widths.
     """
 
     cache: ActivationCache
@@ -28,26 +29,44 @@ class ProbeData:
     cells: tuple[Cell, ...]
     """Blocks only, all of one width."""
     width: int
-    prompts: tuple[str, ...]
-    """[images], what folds group by."""
-    image_label: np.ndarray
-    """int32[images], classes of `folds`."""
-    folds: np.ndarray
-    """int32[images], the same for all cells and heads."""
-    weights: np.ndarray
-    """float64[bootstraps, images], one draw of images for every interval."""
+    design: Design
+    """Labels, folds and permutations: the same for all cells and heads, and for the measures."""
+    headline: Scored
+    """Of all cells, the latents included."""
 
     @classmethod
-    def of(cls, cache: ActivationCache, settings: ProbeSettings) -> "ProbeData":
+    def of(cls, cache: ActivationCache, settings: ProbeSettings, design: Design, headline: Scored) -> "ProbeData":
         cells = tuple(cell for cell in cache.cells if cell.block not in PSEUDO_BLOCKS)
-        widths = sorted({cache.width(cell) for cell in cells})
-        if len(widths) != 1:
-            raise ValueError(f"probes need blocks of one width, these have widths {widths}: choose capture.blocks")
-        n = len(cache.images)
-        prompts = tuple(str(m.get("prompt_id", i.prompt)) for i, m in zip(cache.images, cache.meta, strict=True))
-        label = image_labels(cache.tokens.image, cache.tokens.label, n)
-        folds = make_folds(label, prompts, settings.folds, settings.seed)
-        return cls(cache, settings, cells, widths[0], prompts, label, folds, resample(n, settings.bootstraps))
+        return cls(cache, settings, cells, common_width(cache), design, headline)
+
+    @property
+    def image_label(self) -> np.ndarray:
+        """int32[images], classes of `stats.folds`."""
+        return self.design.label
+
+    @property
+    def folds(self) -> np.ndarray:
+        """int32[images], of the token probes."""
+        return self.design.base
+
+    @cached_property
+    def prompts(self) -> tuple[str, ...]:
+        return tuple(info.prompt for info in self.cache.images)
+
+    @cached_property
+    def cluster(self) -> np.ndarray:
+        """int64[images], what is not independent."""
+        return self.design.clusters(np.arange(len(self.image_label)))
+
+    @cached_property
+    def widening(self) -> float:
+        """What refitting adds to the spread of fixed scores, taken from the headline."""
+        return self.headline.widening
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """float64[bootstraps, images], one draw of images for every token metric."""
+        return image_draws(len(self.image_label), self.settings.bootstraps)
 
     @cached_property
     def grids(self) -> np.ndarray:
@@ -78,3 +97,15 @@ class ProbeData:
         """Reads the rows of a task from a cell: [n, d] in the stored dtype."""
         everything = len(task.rows) == len(self.cache.tokens)
         return lambda cell: self.cache.read(cell, None if everything else task.rows)
+
+
+def common_width(cache: ActivationCache) -> int:
+    """Channels of the blocks.
+
+    Raises:
+        ValueError: blocks of several widths.
+    """
+    widths = sorted({cache.width(cell) for cell in cache.cells if cell.block not in PSEUDO_BLOCKS})
+    if len(widths) != 1:
+        raise ValueError(f"probes need blocks of one width, these have widths {widths}: choose capture.blocks")
+    return widths[0]

@@ -1,11 +1,12 @@
 """Is there one good/bad direction for all cells? Candidates are learned on some cells and tried on the others.
 
 All candidates read image means (the mean token logit is linear in them), in units of the training images' token
-statistics, and are ridge regressions on -1, +1 with balanced classes, so they differ in what they share alone:
+statistics, and are ridge regressions on -1, +1 with balanced classes and the headline's penalty (the mean eigenvalue of
+the training images' kernel), so they differ in what they share alone:
 
 | method | a cell's readout |
 |---|---|
-| own | its own weight: what recovery is measured against |
+| own | its own weight: what losses are measured against |
 | G1 | first singular vector of the stacked unit directions v / abs(v) of the training cells |
 | rank1 | G2: one shared weight, a gain and a bias per cell, trained jointly on the training cells |
 | rank2, rank3 | the same with two and three shared weights (G4) |
@@ -31,10 +32,9 @@ RANDOM = ("random1", "random3")
 """These learn nothing from cells, so they stand under the kind `none` alone."""
 SWEEPS = 8
 """Rounds of alternating least squares; it starts at the singular vectors of the own weights."""
-RIDGES = (0.01, 0.1, 1.0, 10.0)
-"""Penalties tried, in units of the mean variance of image means."""
 WIDEST = 256
 """Wider activations are first reduced to this many components, of the training images' means of all cells together."""
+TINY = 1e-12
 RANDOM_DRAWS = 8
 """Random directions averaged (as AUROC)."""
 EARLY = 0.6
@@ -109,13 +109,12 @@ def try_directions(
         if not len(test):
             continue
         z = _features(means, train, seed)
-        ridge = _choose_ridge(z, y, train, folds)
-        problem = _Problem.of(z, y, train, ridge)
+        problem = _Problem.of(z, y, train)
         weights = problem.own()
         held = problem.centred(z[:, test])  # [cells, test images, d]
         own[:, test] = torch.einsum("cd,cnd->cn", weights, held).float().numpy()
         transfer[:, :, test] = torch.einsum("ad,cnd->acn", weights, held).float().numpy()
-        unit = problem.difference / problem.difference.norm(dim=1, keepdim=True)
+        unit = problem.difference / problem.difference.norm(dim=1, keepdim=True).clamp(min=TINY)
         shared = {"G1": [_singular(unit, train_masks, 1)]}
         for r in (1, 2, 3):
             shared[f"rank{r}"] = [problem.shared(weights, train_masks, r)]
@@ -165,7 +164,7 @@ class _Problem:
     """[cells, 1, d]"""
 
     @classmethod
-    def of(cls, z: Tensor, y: Tensor, train: np.ndarray, ridge: float) -> "_Problem":
+    def of(cls, z: Tensor, y: Tensor, train: np.ndarray) -> "_Problem":
         x, target = z[:, train], y[train]
         good, bad = x[:, target > 0].mean(1), x[:, target < 0].mean(1)
         centre = ((good + bad) / 2)[:, None]
@@ -173,8 +172,9 @@ class _Problem:
         x = x - centre
         second = torch.einsum("cnd,n,cne->cde", x, weight, x)
         d = second.shape[1]
-        unit = second.diagonal(dim1=1, dim2=2).mean(1)
-        return cls(second + ridge * unit[:, None, None] * torch.eye(d, dtype=z.dtype), (good - bad) / 2, centre)
+        # Mean eigenvalue of the kernel, by image; a cell in which nothing varies has only zeros to fit.
+        penalty = (second.diagonal(dim1=1, dim2=2).sum(1) / x.shape[1]).clamp(min=TINY)
+        return cls(second + penalty[:, None, None] * torch.eye(d, dtype=z.dtype), (good - bad) / 2, centre)
 
     def centred(self, x: Tensor) -> Tensor:
         return x - self.centre
@@ -193,7 +193,7 @@ class _Problem:
         """Best gains [splits, cells, r] of every cell for shared weights [splits, d, r]."""
         bent = self.bend(basis) if bent is None else bent
         inner = basis.mT[:, None] @ bent
-        inner = inner + 1e-9 * inner.diagonal(dim1=2, dim2=3).mean(2)[..., None, None] * torch.eye(basis.shape[2])
+        inner = inner + _loading(inner)
         return torch.linalg.solve(inner, (self.difference @ basis))
 
     def shared(self, own: Tensor, train: Tensor, rank: int) -> Tensor:
@@ -209,10 +209,17 @@ class _Problem:
                     left = left - bent[..., other] * gains[:, :, other, None]
                 mine = gains[:, :, a]
                 matrix = (mine.square() @ self.second.reshape(cells, d * d)).view(-1, d, d)
+                matrix = matrix + _loading(matrix)
                 basis[:, :, a] = torch.linalg.solve(matrix, (mine[:, :, None] * left).sum(1))
                 bent[..., a] = self.bend(basis[:, :, a : a + 1])[..., 0]
             basis = torch.linalg.qr(basis).Q
         return basis
+
+
+def _loading(matrix: Tensor) -> Tensor:
+    """A little of the identity: a shared weight that no cell uses leaves a matrix of zeros."""
+    mean = matrix.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    return (1e-9 * mean.abs() + TINY) * torch.eye(matrix.shape[-1], dtype=matrix.dtype)
 
 
 def _singular(rows: Tensor, train: Tensor, rank: int) -> Tensor:
@@ -230,16 +237,3 @@ def _features(means: ImageMeans, train: np.ndarray, seed: int) -> Tensor:
             basis = torch.svd_lowrank(rows, q=min(WIDEST, len(rows)), niter=2)[2]
         z = z @ basis
     return z.double()
-
-
-def _choose_ridge(z: Tensor, y: Tensor, train: np.ndarray, folds: np.ndarray) -> float:
-    """The penalty with the best mean AUROC of own weights on one inner fold: one choice, shared by all methods."""
-    inner = np.unique(folds[train])[0]
-    fit, check = train[folds[train] != inner], train[folds[train] == inner]
-    best = []
-    for ridge in RIDGES:
-        problem = _Problem.of(z, y, fit, ridge)
-        score = torch.einsum("cd,cnd->cn", problem.own(), problem.centred(z[:, check]))
-        target = y[check] > 0
-        best.append((score[:, target][:, :, None] > score[:, ~target][:, None, :]).double().mean().item())
-    return RIDGES[int(np.argmax(best))]

@@ -1,42 +1,36 @@
 """oof.npz of a run: every score that a probe gave to an image whose prompt it had not seen."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from badhands.cells import Cell
 from badhands.probes.bank import ProbeBank
-from badhands.probes.scores import mean_pool
-from badhands.stats.folds import BAD_IMAGE
+from badhands.probes.data import ProbeData
 from badhands.stats.paired import OutOfFold
 
 NAME = "oof.npz"
 
 
-def save(
-    path: Path,
-    images: list[str],
-    prompts: list[str],
-    image_label: np.ndarray,
-    folds: np.ndarray,
-    banks: list[ProbeBank],
-) -> None:
-    """Image scores (`images`, `bad`, `group`, `fold`, `cells`, `score` [cells, images]: images with a labelled hand),
-    and per head `<head>_rows` [n] (of the cache's token table), `<head>_logit` and `<head>_p` [cells, n] float32."""
-    known = np.flatnonzero(image_label >= 0)
+def save(path: Path, images: Sequence[str], data: ProbeData, banks: Sequence[ProbeBank]) -> None:
+    """Scores of the headline probe: `images`, `bad`, `group` (prompt), `fold` [draws, n], `cells`, `score`
+    [cells, draws, n] and `widening` of the images with a labelled hand. And of the token probes, per head,
+    `<head>_rows` [n] (of the cache's token table), `<head>_logit` and `<head>_p` [cells, n] float32."""
+    known = data.design.known
+    blocks = data.headline.only([str(cell) for cell in data.cells])
     arrays: dict[str, np.ndarray] = {
         "images": np.array(images)[known],
-        "bad": image_label[known] == BAD_IMAGE,
-        "group": np.array(prompts)[known],
-        "fold": folds[known].astype(np.int64),
+        "bad": ~data.design.good,
+        "group": np.array(data.prompts)[known],
+        "fold": data.design.folds[:, known].astype(np.int64),
+        "cells": np.array(blocks.names),
+        "score": blocks.score,
+        "widening": np.array(data.widening),
     }
     for bank in banks:
-        task, logit = bank.task, bank.logit.numpy()
-        arrays["cells"] = np.array([str(cell) for cell in bank.cells])
-        arrays[f"{task.head}_rows"] = task.rows
-        arrays[f"{task.head}_logit"], arrays[f"{task.head}_p"] = logit, bank.probability.numpy()
-        if task.head == "good":
-            arrays["score"] = np.stack([mean_pool(z, task.image, len(folds))[known] for z in logit.astype(np.float64)])
+        arrays[f"{bank.task.head}_rows"] = bank.task.rows
+        arrays[f"{bank.task.head}_logit"], arrays[f"{bank.task.head}_p"] = bank.logit.numpy(), bank.probability.numpy()
     np.savez(path, **arrays)  # pyright: ignore[reportArgumentType]
 
 
@@ -57,4 +51,5 @@ def load(run_folder: Path | str) -> OutOfFold:
             found["fold"],
             tuple(Cell.parse(name) for name in found["cells"].tolist()),
             found["score"],
+            float(found["widening"]),
         )

@@ -1,14 +1,16 @@
-"""Out-of-fold scores of one cell with intervals: every metric comes with its bootstrap over images.
+"""Out-of-fold scores of a token probe in one cell: every metric with its interval over images.
 
-Images are drawn again with replacement, tokens follow their image. Every metric is written as a function of image
-weights, so all resamplings are matrix products.
+These stand beside the headline (`stats.headline`) and under the heatmaps of tokens.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from badhands.stats.auroc import auroc, placements
 from badhands.stats.folds import BAD_IMAGE, GOOD_IMAGE
+from badhands.stats.intervals import auroc_interval, standard_error
+from badhands.stats.resampling import percentiles
 
 WORST = 0.1
 """Share of an image's tokens pooled by `worst_pool`."""
@@ -28,10 +30,24 @@ class Score:
     """Images, or tokens for token metrics."""
 
 
-def resample(n_images: int, bootstraps: int, seed: int = 0) -> np.ndarray:
-    """float64[bootstraps, n_images], how often each image was drawn."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=bootstraps).astype(np.float64)
+@dataclass(frozen=True, eq=False)
+class TokenScores:
+    """What a probe said of the rows of its task in one cell, each by a model that had not seen the image's fold."""
+
+    logit: np.ndarray
+    """float64[n], high for good (head good) or hand (head hand)."""
+    probability: np.ndarray
+    """float64[n], calibrated."""
+    y: np.ndarray
+    """[n], 1 for good, or hand."""
+    image: np.ndarray
+    """int[n]"""
+    measure: np.ndarray
+    """float64[n], how many tokens of the picture a row stands for."""
+    label: np.ndarray
+    """int[images], classes of `stats.folds`."""
+    fold: np.ndarray
+    """int[images]"""
 
 
 def mean_pool(value: np.ndarray, image: np.ndarray, n_images: int) -> np.ndarray:
@@ -51,43 +67,101 @@ def worst_pool(value: np.ndarray, image: np.ndarray, n_images: int, share: float
     return mean_pool(value[order][lowest], of[lowest], n_images)
 
 
-def pair_wins(score: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    """float64[positive, negative], 1 where the positive scores higher, 1/2 for ties."""
-    difference = score[positive][:, None] - score[negative][None, :]
-    return (difference > 0) + 0.5 * (difference == 0)
-
-
-def image_auroc(score: np.ndarray, label: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """AUROC of GOOD_IMAGE over BAD_IMAGE, exact with ties.
+def image_score(
+    metric: str, score: np.ndarray, label: np.ndarray, fold: np.ndarray, cluster: np.ndarray, widening: float
+) -> Score:
+    """AUROC within folds of image scores [images] (nan: left out), with an interval that knows of refitting.
 
     Args:
-        score: [images], high for good; nan drops an image. label: [images] of the classes of `folds`.
-        weights: [b, images]; None: every image once.
-
-    Returns:
-        float64[b] (b = 1 without weights); nan where a resampling holds one class only.
+        cluster: int[images], 0, 1, 2 ...: what is not independent. widening: of `Scored`.
     """
-    known = np.isfinite(score)
-    positive, negative = np.flatnonzero(known & (label == GOOD_IMAGE)), np.flatnonzero(known & (label == BAD_IMAGE))
-    wins = pair_wins(score, positive, negative)
-    if weights is None:
-        return np.array([wins.mean()]) if wins.size else np.array([np.nan])
-    of_positive, of_negative = weights[:, positive], weights[:, negative]
-    pairs = of_positive.sum(1) * of_negative.sum(1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return ((of_positive @ wins) * of_negative).sum(1) / pairs
+    known = np.flatnonzero(np.isfinite(score) & (label >= 0))
+    good = label[known] == GOOD_IMAGE
+    value = float(auroc(score[known], good, fold=fold[known]))
+    cluster = np.unique(cluster[known], return_inverse=True)[1].reshape(-1)
+    error = widening * float(standard_error(placements(score[known], good, fold[known]), cluster))
+    return Score(metric, value, *auroc_interval(value, error, good), len(known))
 
 
-def ranking(score: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted AUROC and average precision of y = 1, for weights [b, n]; equal scores are taken in order."""
+def image_scores(of: TokenScores, cluster: np.ndarray, widening: float) -> list[Score]:
+    """image_auroc of the mean token logit, image_auroc_worst10, image_balanced_accuracy."""
+    n_images = len(of.label)
+    found = [
+        image_score(metric, pool(of.logit, of.image, n_images), of.label, of.fold, cluster, widening)
+        for metric, pool in (("image_auroc", mean_pool), ("image_auroc_worst10", worst_pool))
+    ]
+    share_good = mean_pool(of.probability, of.image, n_images)
+    known = np.isfinite(share_good)
+    right = [(share_good > 0.5)[known & (of.label == GOOD_IMAGE)], (share_good <= 0.5)[known & (of.label == BAD_IMAGE)]]
+    value = float(np.mean([part.mean() for part in right]))
+    # Wilson's centre, so that an accuracy of 1 has an interval too
+    shares = [(part.sum() + 2) / (len(part) + 4) for part in right]
+    wide = widening * np.sqrt(sum(p * (1 - p) / len(part) for p, part in zip(shares, right, strict=True))) / 2 * 1.96
+    n = sum(map(len, right))
+    return [*found, Score("image_balanced_accuracy", value, max(value - wide, 0.0), min(value + wide, 1.0), n)]
+
+
+def average_precision(score: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted average precision of y = 1, for weights [b, n]; equal scores are taken in order."""
     order = np.argsort(-score, kind="stable")
     weights, hit = weights[:, order], y[order] == 1
     true = np.cumsum(weights * hit, axis=1)
-    false = np.cumsum(weights * ~hit, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        area = (weights * ~hit * true).sum(1) / (true[:, -1] * false[:, -1])
-        precision = np.nan_to_num(true / (true + false))
-        return area, (weights * hit * precision).sum(1) / true[:, -1]
+        precision = np.nan_to_num(true / np.cumsum(weights, axis=1))
+        return (weights * hit * precision).sum(1) / true[:, -1]
+
+
+def token_scores(of: TokenScores, weights: np.ndarray, head: str) -> list[Score]:
+    """token_auroc, token_average_precision (bad tokens found; hand tokens for head hand), token_balanced_accuracy,
+    token_brier, token_calibration_error. Tokens follow their image in every resampling `weights` [b, images]."""
+    found, n = [], len(of.y)
+    event, rank = (1 - of.y, -of.logit) if head == "good" else (of.y, of.logit)
+    unit = of.measure[None, :]
+    # The order of tokens is that of the whole sample; resampling only reweights it.
+    few = np.concatenate([unit, weights[:TOKEN_RESAMPLES][:, of.image] * unit])
+    fold = of.fold[of.image]
+    for metric, draws in (
+        ("token_auroc", auroc(rank, event == 1, few, fold)),
+        ("token_average_precision", average_precision(rank, event, few)),
+    ):
+        found.append(Score(metric, float(draws[0]), *percentiles(draws[1:]), n))
+    for metric, value, draws in (
+        ("token_balanced_accuracy", *_accuracy(of, weights)),
+        ("token_brier", *_brier(of, weights)),
+        ("token_calibration_error", *_calibration(of, weights)),
+    ):
+        found.append(Score(metric, value, *percentiles(draws), n))
+    return found
+
+
+def _per_image(of: TokenScores, value: np.ndarray) -> np.ndarray:
+    return np.bincount(of.image, of.measure * value, minlength=len(of.label))
+
+
+def _accuracy(of: TokenScores, weights: np.ndarray) -> tuple[float, np.ndarray]:
+    right = (of.probability > 0.5) == (of.y == 1)
+    sides = ((of.y == 1), (of.y == 0))
+    parts = np.stack([_per_image(of, part) for side in sides for part in (right * side, side)])
+
+    def mean(sums: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return (sums[..., 0] / sums[..., 1] + sums[..., 2] / sums[..., 3]) / 2
+
+    return float(mean(parts.sum(1))), mean(weights @ parts.T)
+
+
+def _brier(of: TokenScores, weights: np.ndarray) -> tuple[float, np.ndarray]:
+    squared, mass = _per_image(of, (of.probability - of.y) ** 2), _per_image(of, np.ones(len(of.y)))
+    return float(squared.sum() / mass.sum()), (weights @ squared) / (weights @ mass)
+
+
+def _calibration(of: TokenScores, weights: np.ndarray) -> tuple[float, np.ndarray]:
+    n = len(of.label)
+    bins = bin_sums(of.probability, of.y, of.measure, of.image, n)
+    drawn = (weights @ bins.reshape(n, -1)).reshape(len(weights), BINS, 3)
+    error, errors = float(calibration_error(bins.sum(0))), calibration_error(drawn)
+    # A calibration error is a sum of absolute values: resampling raises it, so its draws are centred on the value.
+    return error, (errors - errors.mean() + error).clip(min=0)
 
 
 def calibration_error(sums: np.ndarray) -> np.ndarray:
@@ -101,93 +175,3 @@ def bin_sums(probability: np.ndarray, y: np.ndarray, weight: np.ndarray, image: 
     slot = image * BINS + np.minimum((probability * BINS).astype(int), BINS - 1)
     parts = [np.bincount(slot, weight * of, minlength=n * BINS) for of in (1.0, probability, y)]
     return np.stack(parts, -1).reshape(n, BINS, 3)
-
-
-def score_cell(
-    logit: np.ndarray,
-    probability: np.ndarray,
-    y: np.ndarray,
-    image: np.ndarray,
-    measure: np.ndarray,
-    image_label: np.ndarray,
-    weights: np.ndarray,
-    *,
-    images_too: bool = True,
-    tokens_too: bool = True,
-) -> list[Score]:
-    """All metrics of one cell from out-of-fold scores.
-
-    Args:
-        logit, probability, y, image, measure: [n tokens]; y = 1 is good (head good) or hand (head hand).
-        image_label: [images]; weights: [b, images] from `resample`.
-        images_too: image metrics make sense (head good). tokens_too: token metrics are wanted.
-
-    Returns:
-        image_auroc (of the mean token logit: the headline), image_auroc_worst10, image_balanced_accuracy, then
-        token_auroc, token_average_precision (bad tokens found; hand tokens for head hand), token_balanced_accuracy,
-        token_brier, token_calibration_error.
-    """
-    n_images, n = len(image_label), len(y)
-    scores = []
-
-    def add(metric: str, value: float, draws: np.ndarray, count: int) -> None:
-        draws = draws[np.isfinite(draws)]
-        lo, hi = np.quantile(draws, [0.025, 0.975]) if len(draws) else (np.nan, np.nan)
-        scores.append(Score(metric, float(value), float(lo), float(hi), count))
-
-    if images_too:
-        for metric, pool in (("image_auroc", mean_pool), ("image_auroc_worst10", worst_pool)):
-            score = pool(logit, image, n_images)
-            known = int((np.isfinite(score) & (image_label >= 0)).sum())
-            add(metric, image_auroc(score, image_label)[0], image_auroc(score, image_label, weights), known)
-        share_good = mean_pool(probability, image, n_images)
-        right = np.where(image_label == GOOD_IMAGE, share_good > 0.5, share_good <= 0.5)
-        known = np.isfinite(share_good) & (image_label >= 0)
-        add(
-            "image_balanced_accuracy",
-            *_balanced(
-                right[None, :], known & (image_label == GOOD_IMAGE), known & (image_label == BAD_IMAGE), weights
-            ),
-            int(known.sum()),
-        )
-    if not tokens_too:
-        return scores
-    event, rank = (1 - y, -logit) if images_too else (y, logit)
-    unit = measure[None, :]
-    value, precision = ranking(rank, event, unit)
-    few = weights[:TOKEN_RESAMPLES]
-    # The order of tokens is that of the whole sample; resampling only reweights it.
-    values, precisions = ranking(rank, event, few[:, image] * unit)
-    add("token_auroc", value[0], values, n)
-    add("token_average_precision", precision[0], precisions, n)
-
-    def per_image(of: np.ndarray) -> np.ndarray:
-        return np.bincount(image, measure * of, minlength=n_images)
-
-    right = (probability > 0.5) == (y == 1)
-    parts = np.stack([per_image(right * (y == 1)), per_image(y == 1), per_image(right * (y == 0)), per_image(y == 0)])
-
-    def accuracy(sums: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return (sums[..., 0] / sums[..., 1] + sums[..., 2] / sums[..., 3]) / 2
-
-    add("token_balanced_accuracy", float(accuracy(parts.sum(1))), accuracy(weights @ parts.T), n)
-    squared, mass = per_image((probability - y) ** 2), per_image(np.ones(n))
-    add("token_brier", squared.sum() / mass.sum(), (weights @ squared) / (weights @ mass), n)
-    bins = bin_sums(probability, y, measure, image, n_images)
-    drawn = (weights @ bins.reshape(n_images, -1)).reshape(len(weights), BINS, 3)
-    error, errors = float(calibration_error(bins.sum(0))), calibration_error(drawn)
-    # A calibration error is a sum of absolute values: resampling raises it, so its draws are centred on the value.
-    add("token_calibration_error", error, (errors - errors.mean() + error).clip(min=0), n)
-    return scores
-
-
-def _balanced(right: np.ndarray, good: np.ndarray, bad: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
-    """Mean of the two classes' shares of right images, and its resamplings."""
-
-    def share(w: np.ndarray, of: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return (w * right)[:, of].sum(1) / w[:, of].sum(1)
-
-    once = np.ones((1, len(good)))
-    return float((share(once, good) + share(once, bad))[0] / 2), (share(weights, good) + share(weights, bad)) / 2

@@ -8,13 +8,12 @@ PRECISIONS = ("auto", "bfloat16", "float32", "float64")
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """One kind of probe, its folds and its repetitions. Defaults are those of `probe=logistic`."""
+    """One kind of token probe. Defaults are those of `probe=logistic`."""
 
     kind: str = "logistic"
     penalties: tuple[float, ...] = (0.003, 0.03, 0.3, 3.0, 30.0)
     """Grid of nested grouped cross-validation. logistic, svm: L2, equal to 1/C of scikit-learn where token weights sum
     to 1; lda: share of the scaled identity in the covariance; mlp: weight decay; mass_mean has none and ignores it."""
-    folds: int = 5
     seed: int = 0
     tolerance: float = 1e-4
     """Largest gradient component at which a fit counts as converged (scikit-learn's default)."""
@@ -25,12 +24,8 @@ class ProbeSettings:
     """mlp only."""
     epochs: int = 30
     """mlp only: passes over the tokens, in batches of at most 1024, ten or more to a pass."""
-    refits: int = 10
-    """Refits of this very probe with labels permuted over images: the null of its scores, and selectivity. 0: none."""
-    permutations: int = 1000
-    """Permutations of the cheap exact null (ridge on image means, refitted in closed form)."""
-    bootstraps: int = 1000
-    """Resamplings of images behind every interval."""
+    bootstraps: int = 200
+    """Resamplings of images behind the intervals of token metrics."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "penalties", tuple(float(p) for p in self.penalties))
@@ -42,10 +37,8 @@ class ProbeSettings:
             raise ValueError(f"probe.penalties must be positive numbers, not {list(self.penalties)}")
         if self.kind == "lda" and max(self.penalties) > 1:
             raise ValueError("probe.penalties of lda are shares between 0 and 1: the weight of the identity")
-        if self.bootstraps < 10 or self.permutations < 1:
-            raise ValueError("probe.bootstraps must be at least 10 and probe.permutations at least 1")
-        if self.folds < 3:
-            raise ValueError(f"{self.folds} folds: nested folds need at least 3, set probe.folds=3 or more")
+        if self.bootstraps < 10:
+            raise ValueError("probe.bootstraps must be at least 10")
 
     @property
     def grid(self) -> tuple[float, ...]:

@@ -12,10 +12,9 @@ SECTIONS = (
 )
 
 SENTENCES = {
-    "separation": "measures", "bias": "measures", "late_rise": "measures", "variance": "measures", "control": ""
-    "measures",
-    "along_v": "measures", "kinds": "measures",
-    "best_cell": "probes", "controls": "probes", "selectivity": "probes", "hand": "probes",
+    "separation": "measures", "bias": "measures", "late_rise": "measures", "variance": "measures",
+    "control": "measures", "along_v": "measures", "kinds": "measures",
+    "best_cell": "probes", "controls": "probes", "hand": "probes",
     "one_direction": "global", "agreement": "global",
 }  # fmt: skip
 """Name of a finding -> the section that tells it."""
@@ -39,18 +38,15 @@ FIGURES: tuple[tuple[str, str, str], ...] = (
     ("pca_v_in_sample", "measures", "The direction v against the largest component beside it, v fitted on the very "
      "images "
      "that are drawn: along v the classes separate even for random labels."),
-    ("pca_v_held_out", "measures", "The same with v fitted on other images: this separation is real."),
+    ("pca_v_held_out", "measures", "The same with v fitted on other images."),
     ("pca", "measures", "The two leading components of the hand tokens of each cell, good and bad."),
-    ("scores", "probes", "Image AUROC, out of fold, of every cell."),
-    ("probe", "probes", "Image AUROC, out of fold, of every cell."),
-    ("auroc", "probes", "Image AUROC, out of fold, of every cell."),
+    ("probe", "probes", "AUROC of every cell, held out: the headline probe on image means, framed where it is beyond "
+     "chance, and the token probes behind the overlay."),
     ("baselines", "probes", "The best block at each step beside what needs no block."),
     ("calibration", "probes", "Is a P(bad) of 0.7 bad in seven of ten? Out of fold, per cell."),
     ("agreement", "global", "Cosine between the directions of all cells; unresolved ones are left out."),
-    ("recovery", "global", "How much of each cell's own AUROC shared directions keep, on cells they were not learned "
-     "from."),
-    ("global", "global", "How much of each cell's own AUROC shared directions keep, on cells they were not learned "
-     "from."),
+    ("shared_directions", "global", "What shared directions lose to each cell's own probe, on cells they were not "
+     "learned from."),
     ("transfer", "global", "AUROC of the probe of one cell (row) on another (column), on held-out images."),
 )  # fmt: skip
 """(name or beginning of a name, section, caption), in the order of the page."""

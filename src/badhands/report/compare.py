@@ -22,7 +22,7 @@ from badhands.stats.paired import difference
 ABSENT = "–"
 
 
-def compare(runs: Sequence[Run], folder: Path, bootstraps: int = 2000) -> Path:
+def compare(runs: Sequence[Run], folder: Path) -> Path:
     """Write the comparison into `folder`; returns the page.
 
     Raises:
@@ -36,7 +36,7 @@ def compare(runs: Sequence[Run], folder: Path, bootstraps: int = 2000) -> Path:
         for run, setting in zip(runs, differing, strict=True)
     ]
     table = pd.DataFrame(rows)
-    pairs = paired(runs, labels(runs, differing), bootstraps)
+    pairs = paired(runs, labels(runs, differing))
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / "compare.csv", index=False)
     pairs.to_csv(folder / "compare_pairs.csv", index=False)
@@ -65,7 +65,7 @@ def labels(runs: Sequence[Run], differing: Sequence[dict[str, str]]) -> list[str
     return [name if name and named.count(name) == 1 else run.folder.name for name, run in zip(named, runs, strict=True)]
 
 
-def paired(runs: Sequence[Run], names: Sequence[str], bootstraps: int = 2000) -> pd.DataFrame:
+def paired(runs: Sequence[Run], names: Sequence[str]) -> pd.DataFrame:
     """One row a pair of runs: mean difference in image AUROC over their common cells and images (second - first)."""
     rows: list[dict[str, Any]] = []
     scores = [out_of_fold(run) for run in runs]
@@ -75,7 +75,7 @@ def paired(runs: Sequence[Run], names: Sequence[str], bootstraps: int = 2000) ->
             try:
                 if first is None or second is None:
                     raise ValueError("a run has no out-of-fold scores")
-                found = difference(first, second, bootstraps)
+                found = difference(first, second)
                 row |= {"value": found.value, "lo": found.lo, "hi": found.hi, "p": found.p}
                 row |= {"images": found.images, "cells": found.cells, "same_folds": found.same_folds, "note": ""}
             except ValueError as reason:

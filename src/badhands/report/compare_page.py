@@ -15,10 +15,10 @@ from badhands.run import Run
 SCORES = (
     ("best_cell", "best cell"),
     ("best_auroc", "its AUROC"),
-    ("best_p_max", "p (max over cells)"),
+    ("best_p", "p (familywise)"),
     ("mean_auroc", "mean AUROC"),
     ("early_auroc", "best in first fifth"),
-    ("recovery", "global recovery"),
+    ("direction_loss", "lost by one direction"),
     ("d_b_peak_cell", "D_B peak at"),
     ("d_b_peak", "D_B, corrected"),
 )
@@ -51,8 +51,7 @@ def write_page(
     if len(told):
         caption = (
             "Difference in image AUROC, second run minus first, averaged over the cells that both have; lines are 95 % "
-            "intervals of a bootstrap over prompts that draws the same images for both. Filled: the interval leaves "
-            "out 0."
+            "intervals over images, of which both have the same. Filled: the interval leaves out 0."
         )
         figures.insert(0, {"name": "Paired differences", "uri": data_uri(forest(told)), "caption": caption})
     lines = [line for _, line in table.iterrows()]

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from badhands.cells import Cell
-from badhands.report.results import auroc, distances, early, findings, recovery, ridge
+from badhands.report.results import auroc, direction_loss, distances, early, findings, p_family, passed
 from badhands.run import Run
 
 Value = float | int | str
@@ -24,10 +24,10 @@ def summary(run: Run) -> dict[str, Value]:
     scores = auroc(run)
     if len(scores):
         found |= _best(scores, "best")
-        chance = ridge(run)
+        chance = p_family(run)
         if len(chance):
-            best = chance.loc[chance["value"].idxmax()]
-            found |= {"ridge_cell": _name(best), "ridge_auroc": float(best["value"]), "best_p_max": float(best["p"])}
+            found["best_p"] = float(chance["value"].min())
+            found["cells_found"] = len(passed(run).get("auroc", {}))
         first = early(scores)
         if len(first):
             found |= _best(first, "early")
@@ -36,11 +36,11 @@ def summary(run: Run) -> dict[str, Value]:
             f"auroc/{block}": float(v) for block, v in scores.groupby("block", sort=False)["value"].mean().items()
         }
     apart = distances(run)
-    if len(apart):
+    if len(apart) and passed(run).get("db_good_vs_bad"):
         peak = apart.loc[apart["d_b_corrected"].idxmax()]
         found |= {"d_b_peak_cell": _name(peak), "d_b_peak": float(peak["d_b_corrected"])}
         found |= {"d_b_peak_lo": float(peak["lo"]), "d_b_peak_hi": float(peak["hi"])}
-    found |= recovery(run)
+    found |= direction_loss(run)
     found |= {f"seconds/{stage.name}": stage.seconds for stage in run.stages}
     return found
 
@@ -51,19 +51,18 @@ def headline(run: Run) -> str:
     lines = [("run", run.name)]
     if "images" in found:
         lines.append(("images", f"{found['good_images']} good, {found['bad_images']} bad hands"))
-    for key, label in (("best", "best cell"), ("early", "best in the first fifth of the steps")):
-        if f"{key}_cell" in found:
-            lines.append((label, f"{found[f'{key}_cell']}: image AUROC {interval(found, f'{key}_auroc')}"))
-    if "best_p_max" in found:
-        lines.append(
-            ("ridge on image means", f"best cell {found['ridge_cell']}: {found['ridge_auroc']:.3f}, {_p(found)}")
-        )
+    if _undecided(found):
+        lines.append(("good from bad", f"undecided: no cell is beyond chance, {_p(found)}"))
+    else:
+        for key, label in (("best", "best cell"), ("early", "best in the first fifth of the steps")):
+            if f"{key}_cell" in found:
+                lines.append((label, f"{found[f'{key}_cell']}: image AUROC {interval(found, f'{key}_auroc')}"))
+        if "cells_found" in found:
+            lines.append(("beyond chance", f"{found['cells_found']} cells, {_p(found)}"))
     if "mean_auroc" in found:
         lines.append(("mean over cells", f"image AUROC {found['mean_auroc']:.3f}"))
-    if "recovery" in found:
-        lines.append(
-            ("one global direction", f"keeps {interval(found, 'recovery')} of what is above 1/2, in unseen cells")
-        )
+    if "direction_loss" in found:
+        lines.append(("one shared direction", f"loses {interval(found, 'direction_loss')} of AUROC in unseen cells"))
     if "d_b_peak_cell" in found:
         lines.append(("D_B, corrected, peaks at", f"{found['d_b_peak_cell']}: {interval(found, 'd_b_peak')}"))
     lines.append(("report", str(run.report)))
@@ -81,15 +80,18 @@ def cards(run: Run) -> list[dict[str, str]]:
 
     if "images" in found:
         card("labelled images", str(found["images"]), f"{found['good_images']} good, {found['bad_images']} bad hands")
-    if "best_auroc" in found:
-        card("image AUROC of the best cell", f"{found['best_auroc']:.2f}", _at(found, "best"))
-    if "best_p_max" in found:
-        card("ridge probe, best cell", f"{found['ridge_auroc']:.2f}", f"{found['ridge_cell']}; {_p(found)}")
-    if "early_auroc" in found:
-        card("best in the first fifth of the steps", f"{found['early_auroc']:.2f}", _at(found, "early"))
-    if "recovery" in found:
-        share = f"of the AUROC above 1/2, in cells it has not seen{_range(found, 'recovery')}"
-        card("kept by one direction", f"{found['recovery']:.0%}", share)
+    if _undecided(found):
+        card("good from bad", "undecided", f"no cell is beyond chance, {_p(found)}")
+    else:
+        if "best_auroc" in found:
+            card("image AUROC of the best cell", f"{found['best_auroc']:.2f}", _at(found, "best"))
+        if "cells_found" in found:
+            card("cells beyond chance", str(found["cells_found"]), _p(found))
+        if "early_auroc" in found:
+            card("best in the first fifth of the steps", f"{found['early_auroc']:.2f}", _at(found, "early"))
+    if "direction_loss" in found:
+        share = f"AUROC, in cells it has not seen{_range(found, 'direction_loss')}"
+        card("lost by one direction", f"{found['direction_loss']:.3f}", share)
     if "d_b_peak" in found:
         card("D_B peaks at", str(found["d_b_peak_cell"]), f"corrected {interval(found, 'd_b_peak')}")
     return made
@@ -106,7 +108,12 @@ def interval(found: dict[str, Any], key: str) -> str:
 
 
 def _p(found: dict[str, Any]) -> str:
-    return f"p = {found['best_p_max']:.3g} against the largest of all cells under shuffled labels"
+    return f"p = {found['best_p']:.3g} against the largest of everything tested under shuffled labels"
+
+
+def _undecided(found: dict[str, Any]) -> bool:
+    """No cell passed the gate: then no cell's number is a headline."""
+    return found.get("cells_found") == 0
 
 
 def _range(found: dict[str, Any], key: str) -> str:

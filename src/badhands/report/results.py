@@ -4,12 +4,12 @@ Every function gives an empty frame (or None) where a run has not come so far.
 """
 
 import json
-from typing import Any
 
 import pandas as pd
 
 from badhands.cells import PSEUDO_BLOCKS, Cell, block_key
 from badhands.run import Run
+from badhands.stats.family import Family
 from badhands.stats.paired import OutOfFold
 
 CELL = ["block", "timestep", "step", "sigma"]
@@ -17,7 +17,7 @@ EARLY = 0.2
 """The first fifth of the steps, in which stopping a bad image saves most of its cost."""
 
 CURVES = {
-    "auroc": "Image AUROC, out of fold",
+    "auroc": "AUROC of good and bad images, held out",
     "d_b": "Bhattacharyya distance, plug-in (biased upward)",
     "d_b_corrected": "Bhattacharyya distance, corrected for bias",
 }
@@ -35,24 +35,19 @@ def rows(run: Run, name: str, metric: str, **where: str) -> pd.DataFrame:
 
 
 def auroc(run: Run) -> pd.DataFrame:
-    """Headline score of each cell: image AUROC of the mean token logit, out of fold. CELL, value, lo, hi, n."""
-    return _blocks(rows(run, "scores", "image_auroc", head="good", control="none", split="out_of_fold"))
+    """Headline score of each cell: AUROC of ridge on image means, within folds. CELL, value, lo, hi, n."""
+    return _blocks(rows(run, "headline", "auroc", split="out_of_fold"))
 
 
-def p_max(run: Run) -> pd.DataFrame:
-    """CELL, value: share of label shufflings whose largest cell reaches this cell.
-
-    Of the ridge probe on image means, which can be refitted a thousand times; not of the run's own probe.
-    """
-    return _blocks(rows(run, "scores", "image_auroc_p_max", head="good"))
+def p_family(run: Run) -> pd.DataFrame:
+    """CELL, value: p of each cell's headline score against the largest of everything that the run tests."""
+    return _blocks(rows(run, "headline", "auroc_p_family"))
 
 
-def ridge(run: Run) -> pd.DataFrame:
-    """CELL, value, p: out-of-fold image AUROC of the ridge probe on image means, beside its `p_max`."""
-    table, chance = _blocks(rows(run, "scores", "ridge_auroc", head="good")), p_max(run)
-    if table.empty or chance.empty:
-        return pd.DataFrame()
-    return table[[*CELL, "value"]].merge(chance[[*CELL, "value"]].rename(columns={"value": "p"}), on=CELL)
+def passed(run: Run) -> dict[str, dict[str, float]]:
+    """What the gate let through, {group: {cell: p}}; groups auroc, db_good_vs_bad, db_not_hand, v_raw ..."""
+    path = run.folder / "family.npz"
+    return Family.load(path).found() if path.is_file() else {}
 
 
 def distances(run: Run) -> pd.DataFrame:
@@ -86,9 +81,9 @@ def cells_table(run: Run) -> pd.DataFrame:
     if len(scores):
         scores = scores[[*CELL, "value", "lo", "hi"]]
         parts.append(scores.rename(columns={"value": "auroc", "lo": "auroc_lo", "hi": "auroc_hi"}))
-        chance = p_max(run)
+        chance = p_family(run)
         if len(chance):
-            parts[0] = parts[0].merge(chance[[*CELL, "value"]].rename(columns={"value": "auroc_p_max"}), on=CELL)
+            parts[0] = parts[0].merge(chance[[*CELL, "value"]].rename(columns={"value": "auroc_p"}), on=CELL)
     if len(apart):
         parts.append(apart.rename(columns={c: f"d_b_{c}" for c in ("lo", "hi", "p", "p_max", "null")}))
     if not parts:
@@ -110,14 +105,9 @@ def early(table: pd.DataFrame) -> pd.DataFrame:
 
 def findings(run: Run) -> dict[str, str]:
     """The sentences that the stages wrote, each with its numbers, by name."""
-    told: dict[str, str] = {}
-    for name in ("findings.json", "probe_findings.json"):
-        path = run.folder / name
-        found: Any = json.loads(path.read_text()) if path.is_file() else {}
-        if isinstance(found, list):
-            found = {finding["id"]: finding["sentence"] for finding in found}
-        told |= {key: text for key, text in found.items() if isinstance(text, str) and " " in text}
-    return told
+    path = run.folder / "findings.json"
+    found: list[dict[str, str]] = json.loads(path.read_text()) if path.is_file() else []
+    return {finding["id"]: finding["sentence"] for finding in found}
 
 
 def _blocks(table: pd.DataFrame) -> pd.DataFrame:
@@ -127,47 +117,25 @@ def _blocks(table: pd.DataFrame) -> pd.DataFrame:
     return table[~table["block"].isin(PSEUDO_BLOCKS) & table["block"].notna()].reset_index(drop=True)
 
 
-BASELINES = {
-    "xt": "latent",
-    "x0": "predicted clean latent",
-    "x0_variance": "x0-variance so far",
-    "geometry": "size and place",
-    "prompt": "words of the prompt",
-}
-"""What needs no block of the transformer."""
-
-
 def baselines(run: Run) -> pd.DataFrame:
-    """The same headline score without any block: name, timestep (nan for size and place), step, value, lo, hi."""
-    table = rows(run, "scores", "image_auroc", head="good", split="out_of_fold")
-    if table.empty:
-        return pd.DataFrame()
-    plain = table[table["control"].isin(BASELINES)].copy()
-    plain["name"] = [
-        BASELINES[control] + (f" at t{int(t)}" if control not in ("geometry", "prompt") and pd.notna(t) else "")
-        for control, t in zip(plain["control"], plain["timestep"], strict=True)
-    ]
-    return plain[["name", "timestep", "step", "value", "lo", "hi"]].reset_index(drop=True)
+    """The headline probe without any block of the hand: control, title, timestep (nan: none), step, value, lo, hi."""
+    table = rows(run, "baselines", "auroc")
+    return table[["control", "title", "timestep", "step", "value", "lo", "hi"]] if len(table) else table
 
 
-def recovery(run: Run) -> dict[str, float]:
-    """Share of the cells' own AUROC above 1/2 that one shared direction keeps on cells it was not learned from.
+def direction_loss(run: Run) -> dict[str, float]:
+    """AUROC that one shared direction loses to each cell's own probe on cells it was not learned from.
 
-    `recovery` is that of the worst kind of left-out cells (block, timestep, window), with its interval; beside it the
-    mean over the kinds and the worst cell of all.
+    `direction_loss` is that of the worst kind of left-out cells (block, timestep, window), with its interval. Empty
+    where no cell tells good from bad beyond chance: there is nothing to lose.
     """
-    kept = rows(run, "global_direction", "recovery", probe="rank1")
-    kept = kept[kept["split"].isin(("block", "timestep", "window"))] if len(kept) else kept
-    if kept.empty:
+    lost = rows(run, "global_direction", "loss", probe="rank1")
+    lost = lost[lost["split"].isin(("block", "timestep", "window"))] if len(lost) else lost
+    if lost.empty or not passed(run).get("auroc"):
         return {}
-    least = kept.loc[kept["value"].idxmin()]
-    found = {"recovery": float(least["value"]), "recovery_lo": float(least["lo"]), "recovery_hi": float(least["hi"])}
-    found["recovery_mean"] = float(kept["value"].mean())
-    worst = rows(run, "global_direction", "recovery_worst", probe="rank1")
-    worst = worst[worst["split"].isin(("block", "timestep", "window"))] if len(worst) else worst
-    if len(worst) and worst["value"].notna().any():
-        found["recovery_worst"] = float(worst["value"].min())
-    return found
+    most = lost.loc[lost["value"].idxmax()]
+    return {"direction_loss": float(most["value"]), "direction_loss_lo": float(most["lo"]),
+            "direction_loss_hi": float(most["hi"])}  # fmt: skip
 
 
 def out_of_fold(run: Run) -> OutOfFold | None:

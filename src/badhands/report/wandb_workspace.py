@@ -24,8 +24,8 @@ COLUMNS = (
     "config:data.value.images",
     "summary:best_cell",
     "summary:best_auroc",
-    "summary:best_p_max",
-    "summary:recovery",
+    "summary:best_p",
+    "summary:direction_loss",
     "summary:d_b_peak_cell",
 )
 """Pinned in the table of runs: what differs between them, then what came out."""
@@ -71,9 +71,9 @@ def workspace(entity: str, project: str, name: str = "badhands: runs side by sid
                 layout_settings=layout,
                 panels=[
                     bars("image AUROC of the best cell, out of fold", "best_auroc"),
-                    bars("its p against the largest of all cells under shuffled labels", "best_p_max"),
+                    bars("its p against the largest of everything tested under shuffled labels", "best_p"),
                     bars("image AUROC of the best cell in the first fifth of the steps", "early_auroc"),
-                    bars("what one global direction recovers (1: as good as each cell's own)", "recovery"),
+                    bars("AUROC that one shared direction loses to each cell's own probe", "direction_loss"),
                 ],
             ),
             ws.Section(

@@ -1,7 +1,7 @@
 """What a comparison of good with bad images rests on: labels, what may be exchanged for what, and folds. Made once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +11,9 @@ from badhands.stats.folds import GOOD_IMAGE, check_folds, draw_folds, make_folds
 
 DRAWS = 10
 """Fold draws behind every headline score."""
+PERMUTATIONS = 1000
+FEW_UNITS = 30
+"""Units (prompts) below which their own spread says little, and images are taken as independent instead."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +31,8 @@ class Design:
     folds: NDArray[np.int32]
     """[draws, n], blind to labels, for the headline."""
     seed: int = 0
+    permutations: int = PERMUTATIONS
+    """Labellings behind every null: the same ones for every measure and probe, so that all have one maximum."""
 
     @classmethod
     def of(
@@ -38,6 +43,7 @@ class Design:
         n_folds: int = 5,
         draws: int = DRAWS,
         seed: int = 0,
+        permutations: int = PERMUTATIONS,
     ) -> "Design":
         """From n labels, prompts and (where labels were matched) matching keys.
 
@@ -46,6 +52,11 @@ class Design:
         Raises:
             ValueError: one class only, or too few images or prompts for the folds.
         """
+        if permutations < 20 or draws < 1:
+            raise ValueError(
+                f"data.permutations={permutations}, data.draws={draws}: a p-value of 0.05 needs 20 permutations or "
+                "more, a score 1 draw of folds or more"
+            )
         label = np.asarray(label, np.int32)
         keys = np.zeros(len(label), np.int64)
         if stratum is not None:
@@ -54,9 +65,8 @@ class Design:
         if stratum is None or not _enough(label, unit, n_folds):
             unit = units_of(text)
         check_folds(label, unit, n_folds)
-        return cls(
-            label, unit, keys, make_folds(label, unit, n_folds, seed), draw_folds(unit, n_folds, draws, seed), seed
-        )
+        base, folds = make_folds(label, unit, n_folds, seed), draw_folds(unit, n_folds, draws, seed)
+        return cls(label, unit, keys, base, folds, seed, permutations)
 
     @property
     def n_folds(self) -> int:
@@ -77,16 +87,26 @@ class Design:
         """Labels were balanced inside strata."""
         return bool(self.stratum.any())
 
-    def permuted(self, count: int) -> NDArray[np.bool_]:
-        """bool[count, m]: labels of the known images permuted inside strata. The same for every caller of one run."""
-        return permuted(self.good, self.stratum[self.known], count, self.seed)
+    @cached_property
+    def labellings(self) -> NDArray[np.bool_]:
+        """bool[1 + permutations, m]: the true labels of the known images, then permuted ones. True is good."""
+        drawn = permuted(self.good, self.stratum[self.known], self.permutations, self.seed)
+        return np.concatenate([self.good[None], drawn])
+
+    def clusters(self, images: np.ndarray) -> NDArray[np.int64]:
+        """int64[len(images)]: which of these images depend on each other, numbered from 0.
+
+        Their units, where there are enough of them to tell how much these vary; else each image alone.
+        """
+        unit = np.unique(self.unit[images], return_inverse=True)[1].reshape(-1)
+        return unit.astype(np.int64) if unit.max(initial=0) + 1 >= FEW_UNITS else np.arange(len(images))
 
     def shuffled(self, seed: int) -> "Design":
         """The same design with labels permuted: a study in which nothing is to be found."""
         label = self.label.copy()
         label[self.known] = permuted(self.good, self.stratum[self.known], 1, seed)[0]
         base = make_folds(label, self.unit, self.n_folds, self.seed)
-        return Design(label, self.unit, self.stratum, base, self.folds, self.seed)
+        return replace(self, label=label, base=base)
 
 
 def permuted(good: np.ndarray, stratum: np.ndarray, count: int, seed: int) -> NDArray[np.bool_]:

@@ -95,14 +95,14 @@ def make_folds(
             return folds
     raise ValueError(
         f"no way was found to give each of {n_folds} folds a good and a bad image, since images of one prompt share a "
-        "fold: label images of more prompts, or set probe.folds lower"
+        "fold: label images of more prompts, or set data.folds lower"
     )
 
 
 def check_folds(image_label: np.ndarray, unit: np.ndarray, n_folds: int) -> None:
     """Raises ValueError, with the fix, where these images cannot be split into so many folds."""
     if n_folds < 3:
-        raise ValueError(f"{n_folds} folds: nested folds need at least 3, set probe.folds=3 or more")
+        raise ValueError(f"{n_folds} folds: nested folds need at least 3, set data.folds=3 or more")
     names = {GOOD_IMAGE: "good", BAD_IMAGE: "bad"}
     have = [name for c, name in names.items() if (image_label == c).any()]
     if len(have) < 2:
@@ -112,11 +112,11 @@ def check_folds(image_label: np.ndarray, unit: np.ndarray, n_folds: int) -> None
         of_class = image_label == c
         if of_class.sum() < n_folds:
             raise ValueError(
-                f"{of_class.sum()} {name} images are too few for {n_folds} folds: label more, or set probe.folds lower"
+                f"{of_class.sum()} {name} images are too few for {n_folds} folds: label more, or set data.folds lower"
             )
         units = len(np.unique(unit[of_class]))
         if units < n_folds:
             raise ValueError(
                 f"the {name} images come from {units} prompts (or matched groups of prompts), and those of one share "
-                f"a fold: {n_folds} folds need {n_folds} or more; add prompts, or set probe.folds lower"
+                f"a fold: {n_folds} folds need {n_folds} or more; add prompts, or set data.folds lower"
             )

@@ -16,41 +16,34 @@ INFLUENCES = 60
 """Permutations whose influence values are kept: they only give the mean spread of fixed scores."""
 
 
-def headline(
-    names: Sequence[str],
-    features: Sequence[Features],
-    design: Design,
-    permutations: int = 1000,
-    threads: int | None = None,
-) -> Scored:
-    """Score every readout on the images of the design that are good or bad.
+def headline(names: Sequence[str], features: Sequence[Features], design: Design, threads: int | None = None) -> Scored:
+    """Score every readout on the images of the design that are good or bad, for the true and all permuted labels.
 
     Args:
         features: one a name. Called with the training images (indices into `design.known`), gives float32[m, d] of all
             known images, in units of the training ones; `plain_features` makes one from a matrix.
-        permutations: labellings refitted beside the true one; folds are blind to labels, so they are kept.
     """
-    labels = np.concatenate([design.good[None], design.permuted(permutations)])
-
-    def one(of: Features) -> tuple[np.ndarray, np.ndarray]:
-        return score_labellings(of, labels, design.folds[:, design.known])
-
-    found = spread(one, features, threads)
-    areas, influence = (np.stack([pair[k] for pair in found], axis=1) for k in (0, 1))
+    folds = design.folds[:, design.known]
+    found = spread(lambda of: score_labellings(of, design.labellings, folds), features, threads)
+    areas, influence = (np.stack([parts[k] for parts in found], axis=1) for k in (0, 1))
     return Scored(
-        tuple(map(str, names)), areas[0], influence[0], design.good, design.unit[design.known], areas[1:], influence[1:]
-    )
+        tuple(map(str, names)), areas[0], influence[0], design.good, design.clusters(design.known),
+        areas[1:], influence[1:], np.stack([parts[2] for parts in found]),
+    )  # fmt: skip
 
 
-def score_labellings(features: Features, labels: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUROC [l] of each labelling bool[l, m], and influence values [1 + INFLUENCES, m] of the first ones.
+def score_labellings(
+    features: Features, labels: np.ndarray, folds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """AUROC [l] of each labelling bool[l, m], influence values [1 + INFLUENCES, m] of the first ones, and the held-out
+    scores float32[draws, m] of the first.
 
     Args:
         folds: int[draws, m].
     """
     y = torch.from_numpy(np.where(labels, 1.0, -1.0)).float()
     few = labels[: 1 + INFLUENCES]
-    areas, influence = np.zeros(len(labels)), np.zeros(few.shape)
+    areas, influence, own = np.zeros(len(labels)), np.zeros(few.shape), []
     for fold in folds:
         score = np.empty(labels.shape, np.float32)
         for k in np.unique(fold):
@@ -58,19 +51,8 @@ def score_labellings(features: Features, labels: np.ndarray, folds: np.ndarray) 
             score[:, fit.test] = fit.scores(y).numpy()
         areas += auroc(score, labels, fold=fold)
         influence += placements(score[: len(few)], few, fold)
-    return areas / len(folds), influence / len(folds)
-
-
-def held_out_scores(features: Features, design: Design) -> np.ndarray:
-    """float32[draws, m]: the ridge's own held-out scores of the true labels, each draw of folds in a row."""
-    y = torch.from_numpy(np.where(design.good, 1.0, -1.0)).float()[None]
-    folds = design.folds[:, design.known]
-    out = np.empty(folds.shape, np.float32)
-    for row, fold in zip(out, folds, strict=True):
-        for k in np.unique(fold):
-            fit = Ridge.fit(features, np.flatnonzero(fold != k), np.flatnonzero(fold == k))
-            row[fit.test] = fit.scores(y)[0].numpy()
-    return out
+        own.append(score[0])
+    return areas / len(folds), influence / len(folds), np.stack(own)
 
 
 def plain_features(x: np.ndarray | Tensor) -> Features:
@@ -98,19 +80,15 @@ def fixed_scores(
     """
     value = np.mean([auroc(scores[:, r], design.good, fold=fold) for r, fold in enumerate(folds)], axis=0)
     influence = np.mean([placements(scores[:, r], design.good, fold) for r, fold in enumerate(folds)], axis=0)
-    wider = 1.0
-    if like is not None:
-        alone = Scored(
-            like.names, like.value, like.influence, like.good, like.unit, like.null[:0], like.null_influence[:0]
-        )
-        wider = float(np.median(like.errors / alone.errors))
-    empty = np.zeros((0, len(names)))
+    influence = influence * (1.0 if like is None else like.widening)
+    null, of_null = np.zeros((0, len(names))), np.zeros((0, *influence.shape))
     return Scored(
         tuple(names),
         value,
-        influence * wider,
+        influence,
         design.good,
-        design.unit[design.known],
-        empty,
-        np.zeros((0, *influence.shape)),
+        design.clusters(design.known),
+        null,
+        of_null,
+        scores.astype(np.float32),
     )

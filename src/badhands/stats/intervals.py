@@ -6,8 +6,9 @@ much is missing: the spread of the refitted AUROC over that of its fixed scores.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,8 +16,6 @@ from scipy.special import expit, logit
 from scipy.stats import norm, t
 
 Floats = NDArray[np.float64]
-FEW = 30
-"""Units (prompts) below which their own spread says little, and images are taken as independent instead."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +29,14 @@ class Scored:
     """[c, n], see `auroc.placements`: what each image adds."""
     good: NDArray[np.bool_]
     """[n]"""
-    unit: NDArray[np.int64]
-    """[n], images of one unit are not independent."""
+    cluster: NDArray[np.int64]
+    """[n], images of one cluster are not independent."""
     null: Floats
     """[permutations, c], refitted on permuted labels, the same permutations for all readouts."""
     null_influence: Floats
     """[fewer permutations, c, n]; the first of `null`."""
+    score: NDArray[np.float32]
+    """[c, draws, n], the held-out scores themselves."""
 
     @classmethod
     def joined(cls, parts: "Sequence[Scored]") -> "Scored":
@@ -49,16 +50,17 @@ class Scored:
             influence=np.concatenate([part.influence for part in parts]),
             null=np.concatenate([part.null for part in parts], axis=1),
             null_influence=np.concatenate([part.null_influence for part in parts], axis=1),
+            score=np.concatenate([part.score for part in parts]),
         )
 
     def standard_errors(self, weights: ArrayLike | None = None) -> Floats:
         """Of the value, [c]; with weights [k, c] of k weighted sums of readouts (differences, means), [k]."""
         mix = np.eye(len(self.value)) if weights is None else np.atleast_2d(np.asarray(weights, np.float64))
-        fixed = standard_error(mix @ self.influence, self.unit)
+        fixed = standard_error(mix @ self.influence, self.cluster)
         if len(self.null_influence) < 2:
             return fixed
         # A label that is flipped flips the sign of what an image adds, so the null's own spread is the fair measure.
-        of_null = np.sqrt((standard_error(mix @ self.null_influence, self.unit) ** 2).mean(0))
+        of_null = np.sqrt((standard_error(mix @ self.null_influence, self.cluster) ** 2).mean(0))
         refitted = (self.null @ mix.T).std(0, ddof=1)
         factor = np.divide(refitted, of_null, out=np.ones_like(fixed), where=of_null > 0)
         return fixed * np.maximum(factor, 1.0)
@@ -72,6 +74,30 @@ class Scored:
     def errors(self) -> Floats:
         """[c], standard errors."""
         return self.standard_errors()
+
+    def save(self, path: Path | str) -> None:
+        arrays = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
+        np.savez(path, **arrays)  # pyright: ignore[reportArgumentType]
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Scored":
+        with np.load(path) as found:
+            values = {field.name: found[field.name] for field in fields(cls)}
+        return cls(**{**values, "names": tuple(values["names"].tolist())})
+
+    def only(self, names: "Sequence[str]") -> "Scored":
+        """Some of the readouts, in the given order."""
+        at = [self.names.index(name) for name in names]
+        return replace(
+            self, names=tuple(names), value=self.value[at], influence=self.influence[at], null=self.null[:, at],
+            null_influence=self.null_influence[:, at], score=self.score[at],
+        )  # fmt: skip
+
+    @property
+    def widening(self) -> float:
+        """By how much refitting widens the spread of fixed scores, median over readouts: for scores without a null."""
+        fixed = replace(self, null_influence=self.null_influence[:0]).standard_errors()
+        return float(np.median(self.errors[fixed > 0] / fixed[fixed > 0])) if (fixed > 0).any() else 1.0
 
     def combined(self, weights: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats, Floats]:
         """Value, low, high of weighted sums [k, c] of the readouts: paired differences, means over cells."""
@@ -89,15 +115,13 @@ class Scored:
         return float(value[0]), float(lo[0]), float(hi[0])
 
 
-def standard_error(influence: Floats, unit: NDArray) -> Floats:
-    """Of the mean of influence values [..., n]; images of one unit are added up first, where units are many."""
+def standard_error(influence: Floats, cluster: NDArray) -> Floats:
+    """Of the mean of influence values [..., n]; those of one cluster int[n] (0, 1, 2 ...) are added up first."""
     n = influence.shape[-1]
-    count = len(np.unique(unit))
-    if FEW <= count < n:
-        order = np.argsort(unit, kind="stable")
-        starts = np.searchsorted(unit[order], np.unique(unit))
-        influence = np.add.reduceat(influence[..., order], starts, axis=-1)
-    k = influence.shape[-1]
+    k = int(cluster.max()) + 1
+    if k < n:
+        order = np.argsort(cluster, kind="stable")
+        influence = np.add.reduceat(influence[..., order], np.searchsorted(cluster[order], np.arange(k)), axis=-1)
     return np.sqrt((influence**2).sum(-1) * k / max(k - 2, 1)) / n
 
 
@@ -114,15 +138,27 @@ def auroc_interval(value: float, error: float, good: NDArray[np.bool_], level: f
     return float(expit(logit(value) - wide)), float(expit(logit(value) + wide))
 
 
+def jackknife_variance(left_out: Floats, role: NDArray[np.bool_] | None = None) -> Floats:
+    """Variance of a statistic from its values with one image (or cluster of images) left out: [k, ...] -> [...].
+
+    Args:
+        role: bool[k], the class of each image, where images are left out one by one: the classes have fixed sizes.
+    """
+    total = np.zeros(left_out.shape[1:])
+    for part in (left_out,) if role is None else (left_out[role], left_out[~role]):
+        total += ((part - part.mean(0)) ** 2).sum(0) * (len(part) - 1) / len(part)
+    return total
+
+
 def quadratic_interval(value: float, jackknife: float, null: Floats, level: float = 0.95) -> tuple[float, float]:
     """Interval of a squared distance whose bias has been taken off: corrected D_B.
 
     Its noise has a linear part, which grows with the distance, and a quadratic part, which is all there is without one.
     Leaving out one image at a time counts the first once and the second twice (Efron and Stein 1981); permuted labels
-    show the second alone. The interval has the shape of the null, which is skewed, and the width of both parts.
+    show the second alone. The interval is as wide as both, and as skewed as the second's share makes it.
 
     Args:
-        jackknife: variance from leaving out one image at a time. null: [permutations], of the plug-in.
+        jackknife: `jackknife_variance`. null: [permutations], of the plug-in.
     """
     centred = null - null.mean()
     quadratic = centred.var(ddof=1)
@@ -131,32 +167,32 @@ def quadratic_interval(value: float, jackknife: float, null: Floats, level: floa
     linear = max(jackknife - 2 * quadratic, 0.0)
     tails = np.array([(1 - level) / 2, (1 + level) / 2])
     low, high = np.quantile(centred, tails)
-    plain = norm.ppf(tails[1]) * np.sqrt(quadratic + linear)
-    share = quadratic / (quadratic + linear)  # of the skewed part
-    stretch = np.sqrt((quadratic + linear) / quadratic)
-    upper = share * -low * stretch + (1 - share) * plain
-    lower = share * high * stretch + (1 - share) * plain
+    share, sd = quadratic / (quadratic + linear), np.sqrt(quadratic + linear)
+    plain = norm.ppf(tails[1])
+    upper = sd * (share * -low / np.sqrt(quadratic) + (1 - share) * plain)
+    lower = sd * (share * high / np.sqrt(quadratic) + (1 - share) * plain)
     return value - float(lower), value + float(upper)
 
 
 def ratio_interval(
-    numerator: ArrayLike, denominator: ArrayLike, unit: NDArray | None = None, level: float = 0.95
+    numerator: ArrayLike, denominator: ArrayLike, cluster: NDArray | None = None, level: float = 0.95
 ) -> tuple[float, float, float]:
     """Sum over sum, with its interval over independent rows: cost per good hand = evaluations / good hands.
 
     Linearised on the logarithm of the quotient, since quotients of counts are skewed.
 
     Args:
-        numerator, denominator: float[n]. unit: int[n], rows that are not independent (images of one prompt).
+        numerator, denominator: float[n].
+        cluster: int[n], 0, 1, 2 ...: rows of one cluster (images of one prompt) are not independent.
 
     Returns:
         (value, low, high); infinite where the denominator sums to 0.
     """
-    return quotient_interval([numerator, denominator], [1, -1], unit, level)
+    return quotient_interval([numerator, denominator], [1, -1], cluster, level)
 
 
 def quotient_interval(
-    sums: Sequence[ArrayLike], powers: Sequence[int], unit: NDArray | None = None, level: float = 0.95
+    sums: Sequence[ArrayLike], powers: Sequence[int], cluster: NDArray | None = None, level: float = 0.95
 ) -> tuple[float, float, float]:
     """Product of sums to given powers with its interval: (a / b) / (c / d) is sums a, b, c, d, powers 1, -1, -1, 1.
 
@@ -174,6 +210,6 @@ def quotient_interval(
         [power * part / (total / n) for part, total, power in zip(parts, totals, powers, strict=True)], 0
     )
     influence = influence - influence.mean()
-    error = float(standard_error(influence, np.arange(n) if unit is None else unit))
+    error = float(standard_error(influence, np.arange(n) if cluster is None else cluster))
     wide = t.ppf((1 + level) / 2, max(n - 1, 1)) * error
     return value, float(value * np.exp(-wide)), float(value * np.exp(wide))

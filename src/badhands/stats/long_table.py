@@ -2,59 +2,53 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from badhands.cells import Cell
-from badhands.measures.contrasts import Contrast
 
-COLUMNS = ["block", "timestep", "step", "sigma", "probe", "metric", "split", "n", "value", "lo", "hi"]
+COLUMNS = ("block", "timestep", "step", "sigma", "probe", "metric", "split", "n", "value", "lo", "hi")
 """What every table of the project has, in this order, after columns of its own."""
 
 
 @dataclass
 class LongTable:
-    """Collects rows; `frame()` sorts cells into network order."""
+    """Collects rows; every table of a run is one."""
 
     steps: Mapping[int, tuple[int, float]]
     """Timestep -> (step, sigma)."""
-    rows: list[dict] = field(default_factory=list)
+    path: Path | None = None
+    """Where `write` puts it."""
+    rows: list[dict[str, object]] = field(default_factory=list)
 
     def add(
         self,
-        chosen: Contrast,
-        cell: Cell,
+        cell: Cell | None,
         metric: str,
         value: float,
         interval: Sequence[float] | np.ndarray = (np.nan, np.nan),
-        probe: str = "moments",
-        split: str = "in-sample",
-        **more: object,
+        *,
+        n: int,
+        probe: str,
+        split: str,
+        **own: object,
     ) -> None:
-        """n is the number of images; the tokens and the two classes stand in columns of their own."""
-        step, sigma = self.steps[cell.timestep]
-        good, bad = chosen.counts
-        self.rows.append(
-            {
-                "comparison": chosen.name,
-                **more,
-                "n_good": good,
-                "n_bad": bad,
-                "n_tokens": int(chosen.tokens.sum()),
-                "block": cell.block,
-                "timestep": cell.timestep,
-                "step": step,
-                "sigma": sigma,
-                "probe": probe,
-                "metric": metric,
-                "split": split,
-                "n": good + bad,
-                "value": float(value),
-                "lo": float(interval[0]),
-                "hi": float(interval[1]),
-            }
-        )
+        """One row. `cell` None: the number belongs to no cell. `n` counts images (or tokens, of token metrics)."""
+        step, sigma = self.steps.get(cell.timestep, (np.nan, np.nan)) if cell else (np.nan, np.nan)
+        block, timestep = cell or (np.nan, np.nan)
+        low, high = (float(end) for end in interval)
+        values = (block, timestep, step, sigma, probe, metric, split, n, float(value), low, high)
+        self.rows.append({**own, **dict(zip(COLUMNS, values, strict=True))})
 
     def frame(self) -> pd.DataFrame:
-        return pd.DataFrame(self.rows, columns=None if self.rows else COLUMNS)
+        table = pd.DataFrame(self.rows, columns=None if self.rows else list(COLUMNS))
+        return table.astype({"timestep": "Int64", "step": "Int64"}) if len(table) else table
+
+    def write(self) -> pd.DataFrame:
+        """The frame, also as CSV where there is a path."""
+        table = self.frame()
+        if self.path is not None:
+            table.to_csv(self.path, index=False, float_format="%.6g")
+        return table

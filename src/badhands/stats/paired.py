@@ -1,7 +1,7 @@
 """Paired differences between runs: both score the same images, so chance that they share cancels.
 
 With 100 + 100 images an AUROC of 0.8 has a standard error of 0.03. Two probes on the same images and folds can be told
-apart far below that, if the difference itself is resampled, image by image.
+apart far below that, by what each image adds to the difference itself.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t
 
 from badhands.cells import Cell, in_order
+from badhands.stats.auroc import auroc, placements
+from badhands.stats.design import FEW_UNITS
+from badhands.stats.intervals import standard_error
 
 Floats = NDArray[np.float64]
 
@@ -23,12 +27,14 @@ class OutOfFold:
     bad: NDArray[np.bool_]
     """[n]"""
     group: tuple[str, ...]
-    """[n], the prompt: images of one prompt are resampled together."""
+    """[n], the prompt: images of one prompt are not independent."""
     fold: NDArray[np.int64]
-    """[n]"""
+    """[draws, n]"""
     cells: tuple[Cell, ...]
     score: Floats
-    """[c, n], mean good-logit of the hand tokens: low means bad."""
+    """[c, draws, n], of the headline probe: low means bad."""
+    widening: float = 1.0
+    """What refitting adds to the spread of these fixed scores (`Scored.widening`)."""
 
     def take(self, images: Sequence[str], cells: Sequence[Cell]) -> "OutOfFold":
         row = {name: i for i, name in enumerate(self.images)}
@@ -39,9 +45,10 @@ class OutOfFold:
             tuple(images),
             self.bad[rows],
             tuple(self.group[i] for i in rows),
-            self.fold[rows],
+            self.fold[:, rows],
             tuple(cells),
-            self.score[np.ix_(keep, rows)],
+            self.score[keep][..., rows],
+            self.widening,
         )
 
 
@@ -53,7 +60,7 @@ class Difference:
     lo: float
     hi: float
     p: float
-    """Two-sided, from the bootstrap: twice the share of resamples on the other side of 0."""
+    """Two-sided."""
     images: int
     cells: int
     same_folds: bool
@@ -62,34 +69,6 @@ class Difference:
     def resolved(self) -> bool:
         """The interval leaves out 0."""
         return self.lo > 0 or self.hi < 0
-
-
-def auroc(score: Floats, bad: NDArray[np.bool_], weight: Floats) -> Floats:
-    """Share of (good, bad) image pairs in which the good one scores higher; ties count half.
-
-    Args:
-        score: [n]; weight: [b, n], how often each image counts in each resample.
-
-    Returns:
-        [b], nan for a resample without one of the classes.
-    """
-    levels, level = np.unique(score, return_inverse=True)
-    order = np.argsort(level, kind="stable")
-    starts = np.searchsorted(level[order], np.arange(len(levels)))
-    good_at = np.add.reduceat((weight * ~bad)[:, order], starts, axis=1)
-    bad_at = np.add.reduceat((weight * bad)[:, order], starts, axis=1)
-    bad_below = np.cumsum(bad_at, axis=1) - bad_at
-    pairs = good_at.sum(1) * bad_at.sum(1)
-    won = (good_at * (bad_below + 0.5 * bad_at)).sum(1)
-    return np.divide(won, pairs, out=np.full(len(weight), np.nan), where=pairs > 0)
-
-
-def resamples(group: Sequence[str], count: int, seed: int = 0) -> Floats:
-    """[count + 1, n] weights: row 0 is the data, the others draw whole groups (prompts) with replacement."""
-    index = np.unique(np.asarray(group), return_inverse=True)[1]
-    groups = int(index.max()) + 1
-    drawn = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=count)
-    return np.concatenate([np.ones((1, len(index))), drawn[:, index].astype(float)])
 
 
 def shared(first: OutOfFold, second: OutOfFold) -> tuple[OutOfFold, OutOfFold]:
@@ -111,15 +90,24 @@ def shared(first: OutOfFold, second: OutOfFold) -> tuple[OutOfFold, OutOfFold]:
     return a, b
 
 
-def difference(first: OutOfFold, second: OutOfFold, count: int = 2000, seed: int = 0) -> Difference:
-    """Mean over the shared cells of AUROC(second) - AUROC(first); one draw of images serves all cells of both runs."""
+def difference(first: OutOfFold, second: OutOfFold) -> Difference:
+    """Mean over the shared cells of AUROC(second) - AUROC(first), within folds, averaged over the draws of both."""
     a, b = shared(first, second)
-    weight = resamples(a.group, count, seed)
-    gap = np.mean(
-        [auroc(y, a.bad, weight) - auroc(x, a.bad, weight) for x, y in zip(a.score, b.score, strict=True)], axis=0
-    )
-    drawn = gap[1:][np.isfinite(gap[1:])]
-    lo, hi = np.quantile(drawn, (0.025, 0.975))
-    p = min(1.0, 2 * (min((drawn <= 0).sum(), (drawn >= 0).sum()) + 1) / (len(drawn) + 1))
+    (before, moved), (after, moved_too) = (_mean(one) for one in (a, b))
+    influence = moved_too - moved
+    groups = np.unique(np.asarray(a.group), return_inverse=True)[1].reshape(-1)
+    cluster = groups if groups.max() + 1 >= FEW_UNITS else np.arange(len(groups))
+    error = max(a.widening, b.widening) * float(standard_error(influence, cluster))
+    value, freedom = after - before, len(a.images) - 2
+    wide = float(t.ppf(0.975, freedom)) * error
+    p = float(2 * t.sf(abs(value) / error, freedom)) if error > 0 else 1.0
     same = bool(np.array_equal(a.fold, b.fold))
-    return Difference(float(gap[0]), float(lo), float(hi), float(p), len(a.images), len(a.cells), same)
+    return Difference(value, value - wide, value + wide, p, len(a.images), len(a.cells), same)
+
+
+def _mean(run: OutOfFold) -> tuple[float, Floats]:
+    """AUROC, mean over cells and draws, and what each image adds to it."""
+    good = ~run.bad
+    values = [auroc(run.score[:, r], good, fold=fold) for r, fold in enumerate(run.fold)]
+    moved = [placements(run.score[:, r], good, fold).mean(0) for r, fold in enumerate(run.fold)]
+    return float(np.nanmean(values)), np.mean(moved, axis=0)

@@ -101,6 +101,11 @@ class Choice:
         """Share of bad among the labelled images with a hand, before balancing; None if nothing is known."""
         return self.bad / self.labelled if self.labelled else None
 
+    @property
+    def strata(self) -> dict[str, str] | None:
+        """Matching key of each image by id; None where nothing was matched."""
+        return {image.id: image.stratum for image in self.images} if self.rule.match else None
+
     def to_json(self) -> bytes:
         whole = {k: v for k, v in asdict(self).items() if k != "ids"}
         return (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode()

@@ -1,5 +1,6 @@
 """The data of one run: which cells and images of a study's cache it uses."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,8 @@ import pandas as pd
 
 from badhands.cells import PSEUDO_BLOCKS, grid, in_order
 from badhands.classes import BAD, GLOBAL, GOOD, LOCAL, NOT_HAND
+from badhands.stats.design import Design
+from badhands.stats.folds import image_labels
 from badhands.study.activations import ActivationCache
 
 KINDS = {"all": None, "local": LOCAL, "global": GLOBAL}
@@ -37,11 +40,17 @@ class Selection:
             raise ValueError(f"data.images={self.images}: at least {FEWEST} good and {FEWEST} bad images are needed")
 
 
-def select(cache: ActivationCache, selection: Selection, extract: str = "python extract.py") -> ActivationCache:
+def select(
+    cache: ActivationCache,
+    selection: Selection,
+    extract: str = "python extract.py",
+    strata: Mapping[str, str] | None = None,
+) -> ActivationCache:
     """The part of the cache that a run uses: its cells, the baselines `xt` and `x0` at the same timesteps, its images.
 
     Args:
         extract: the command that would make what is missing, for the error.
+        strata: matching key of each image by id (`Choice.strata`): a smaller choice is balanced inside them too.
 
     Raises:
         ValueError: cells that the cache lacks, one class only, fewer than 4 images a class.
@@ -55,7 +64,7 @@ def select(cache: ActivationCache, selection: Selection, extract: str = "python 
         raise ValueError(
             f"{len(lacking)} of {len(wanted)} cells are not extracted{some}: {names}; make them with `{extract}`"
         )
-    chosen = choose_images(cache, selection)
+    chosen = choose_images(cache, selection, strata)
     if len(chosen) < len(cache.images):
         cache = ActivationCache(cache.folder, [cache.images[i] for i in chosen])
     baselines = [c for c in cache.cells if c.block in PSEUDO_BLOCKS and c.timestep in selection.timesteps]
@@ -63,7 +72,7 @@ def select(cache: ActivationCache, selection: Selection, extract: str = "python 
     return cache
 
 
-def choose_images(cache: ActivationCache, selection: Selection) -> list[int]:
+def choose_images(cache: ActivationCache, selection: Selection, strata: Mapping[str, str] | None = None) -> list[int]:
     """Indices into `cache.images`, ascending.
 
     Raises:
@@ -82,7 +91,15 @@ def choose_images(cache: ActivationCache, selection: Selection) -> list[int]:
                 f"{len(bad)}: extract more, or ask for fewer"
             )
         rng = np.random.default_rng(selection.seed)
-        good, bad = rng.permutation(good)[:half], rng.permutation(bad)[:half]
+        good, bad = rng.permutation(good), rng.permutation(bad)
+        if strata is not None:
+            good, bad = _pairs(good, bad, [strata[info.id] for info in cache.images], rng)
+            if len(good) < half:
+                raise ValueError(
+                    f"data.images={selection.images} needs {half} good and {half} bad images that match; there are "
+                    f"{len(good)} pairs: extract more, or ask for fewer"
+                )
+        good, bad = good[:half], bad[:half]
     for name, images in (("good", good), ("bad", bad)):
         if len(images) < FEWEST:
             of_kind = f" of kind {selection.kinds}" if selection.kinds != "all" and name == "bad" else ""
@@ -91,6 +108,35 @@ def choose_images(cache: ActivationCache, selection: Selection) -> list[int]:
             )
     rest = [] if selection.images is not None else np.flatnonzero(table["class"] == "no hand")
     return sorted(int(i) for i in [*good, *bad, *rest])
+
+
+def _pairs(
+    good: np.ndarray, bad: np.ndarray, key: list[str], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The images in pairs of one good and one bad image of equal key, pairs in random order."""
+    found: list[tuple[int, int]] = []
+    for value in dict.fromkeys(key):
+        of_good, of_bad = ([i for i in images if key[i] == value] for images in (good, bad))
+        found += zip(of_good, of_bad, strict=False)
+    pairs = rng.permutation(np.array(found, int).reshape(-1, 2))
+    return pairs[:, 0], pairs[:, 1]
+
+
+def design_of(
+    cache: ActivationCache, strata: Mapping[str, str] | None = None, n_folds: int = 5, **options: int
+) -> Design:
+    """Labels, strata, folds and permutations of a run's images, for every measure and probe.
+
+    Args:
+        strata: matching key of each image by id, as `Choice.strata` has it; None where labels were not matched.
+        options: draws, seed, permutations of `Design.of`.
+
+    Raises:
+        ValueError: one class only, or too few images or prompts for the folds.
+    """
+    label = image_labels(cache.tokens.image, cache.tokens.label, len(cache.images))
+    keys = None if strata is None else [strata[info.id] for info in cache.images]
+    return Design.of(label, [info.prompt for info in cache.images], keys, n_folds, **options)
 
 
 def image_table(cache: ActivationCache) -> pd.DataFrame:

@@ -1,0 +1,93 @@
+"""Image-level scores from moments alone: features of the headline probe, and the two rules of the diagonal Gaussian.
+
+The mean over an image's tokens of any score that is linear in x and x^2 is linear in the image's sums. So the held-out
+image AUROC of these rules, and their null under hundreds of refits, needs no token.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from badhands.cells import Cell
+from badhands.measures.contrasts import Contrast
+from badhands.measures.scores import Rules
+from badhands.measures.sides import CellSums, Sides, sides
+from badhands.stats.auroc import auroc, placements
+from badhands.stats.design import Design
+from badhands.stats.headline import INFLUENCES
+from badhands.stats.intervals import Scored
+from badhands.stats.ridge import Features
+
+REFITS = 200
+"""Permuted labellings under which the rules are refitted: for the spread of their AUROC, not for p-values."""
+
+
+def image_sums(contrast: Contrast, sums: CellSums) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens float32[J, 1], sum x and sum x^2 float32[J, d] of every image, good and bad tokens together."""
+    index = torch.from_numpy(contrast.image).long()
+    images = len(contrast.images)
+
+    def total(rows: Tensor) -> Tensor:
+        return torch.zeros(images, rows.shape[1]).index_add_(0, index, rows)
+
+    return total(sums.n[:, None]), total(sums.s), total(sums.q)
+
+
+def image_features(contrast: Contrast, sums: CellSums) -> Features:
+    """Means of hand tokens per image, in units of the training images' tokens (each image counting once)."""
+    n, s, q = image_sums(contrast, sums)
+    mean, square = s / n, q / n
+
+    def features(train: np.ndarray) -> Tensor:
+        centre = mean[train].mean(0)
+        variance = square[train].mean(0) - centre.square()
+        return (mean - centre) / torch.where(variance > 1e-9, variance.clamp(min=1e-9).sqrt(), torch.inf)
+
+    return features
+
+
+def rule_scores(
+    contrast: Contrast,
+    cells: Mapping[Cell, CellSums],
+    labels: Tensor,
+    design: Design,
+    rule: Callable[[Sides], Rules],
+) -> Scored:
+    """Held-out image AUROC of one rule in every cell, folds `design.base`, with refits under permuted labels.
+
+    Args:
+        labels: float32[permutations, r] of `nulls.labellings`.
+    """
+    observed = torch.from_numpy(contrast.good.astype(np.float32))[None]
+    good = torch.cat([observed, labels[:REFITS]])
+    fold = design.base[contrast.images]
+    # The class of an image under a labelling: that of its rows where it turned round, and its own where not.
+    first = np.unique(contrast.image, return_index=True)[1]
+    roles = contrast.role ^ (good.numpy().astype(bool) ^ contrast.good)[:, first]
+    areas, influence, own = [], [], []
+    for sums in cells.values():
+        n, s, q = image_sums(contrast, sums)
+        score = np.zeros(roles.shape, np.float32)
+        for f in np.unique(fold):
+            keep = torch.from_numpy((fold[contrast.image] != f).astype(np.float32))
+            fitted = rule(sides(sums, good * keep, (1 - good) * keep))
+            test = torch.from_numpy(fold == f)
+            # The offset is one number a fold and labelling, which no comparison within a fold feels.
+            score[:, test.numpy()] = ((s[test] @ fitted.linear + q[test] @ fitted.square) / n[test]).T.numpy()
+        areas.append(auroc(score, roles, fold=fold))
+        few = slice(0, 1 + INFLUENCES)
+        influence.append(placements(score[few], roles[few], fold))
+        own.append(score[:1])
+    area, moved = np.stack(areas, 1), np.stack(influence, 1)
+    return Scored(
+        tuple(map(str, cells)),
+        area[0],
+        moved[0],
+        contrast.role,
+        design.clusters(contrast.images),
+        area[1:],
+        moved[1:],
+        np.stack(own),
+    )
