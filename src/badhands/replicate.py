@@ -1,0 +1,33 @@
+"""`python -m badhands.replicate lock=FILE study=B`: every claim of a lock, tested once on fresh images."""
+
+import sys
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from badhands import CONF_DIR
+from badhands.replication.lock import Lock
+from badhands.replication.replicate import replicate, told, write_outcomes
+from badhands.study.study import Study, study_folder
+
+
+@hydra.main(config_path=str(CONF_DIR), config_name="replicate", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    try:
+        if cfg.lock is None or cfg.study is None:
+            raise ValueError("replicate needs a lock and a study: lock=outputs/locks/a.json study=b")
+        lock, probes = Lock.load(Path(cfg.lock).expanduser())
+        study = Study(study_folder(str(cfg.study)))
+        outcomes = replicate(lock, probes, study, cfg.fingerprint)
+        print(told(lock, outcomes, study))
+        run = Path(lock.run)
+        where = run / "tables" if (run / "tables").is_dir() else Path(cfg.lock).expanduser().parent
+        write_outcomes(outcomes, where / "replication.csv")
+        print(f"written to {where / 'replication.csv'}; the report of {run} shows it when it is made again")
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""A lock freezes cells, probes and sentences; a replication tests each once on images that share nothing with them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from badhands.cells import Cell
+from badhands.probes.artifact import Probes, Readout
+from badhands.replication.lock import Claim, Lock, claims_of, probes_folder, sha256_of
+from badhands.replication.replicate import image_scores, replicate, told
+from badhands.study.study import Study
+from synthetic_study import FINGERPRINT, write_study
+
+PLANTED, EMPTY = Cell("single.0", 12), Cell("single.1", 12)
+RULE = {"source": "judge", "annotator": "judge", "balanced": True, "seed": 0, "match": []}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> tuple[Study, dict[Cell, np.ndarray]]:
+    root = tmp_path_factory.mktemp("b") / "b"
+    known = write_study(root, images=80, prompts=40, cells=[PLANTED, EMPTY], d=16, shift={PLANTED: 1.5}, kinds=False)
+    return Study(root), known.shift
+
+
+@pytest.fixture
+def lock(tmp_path: Path, study) -> Path:
+    """Frozen on a study A that is not needed here: its probe of the first cell looks along the planted direction."""
+    weight = {PLANTED: torch.from_numpy(study[1][PLANTED]).float(), EMPTY: torch.ones(16)}
+    readouts = {(head, cell): Readout(weight[cell], 0.0) for head in ("good", "image") for cell in weight}
+    probes = Probes(readouts, {}, {}, {12: (8, 0.6, 20)}, card={"fingerprint": FINGERPRINT})
+    folder = probes.save(tmp_path / "run" / "probes")
+    claims = (Claim(str(PLANTED), "planted"), Claim(str(EMPTY), "empty"))
+    made = Lock("a", str(tmp_path / "run"), "abc", RULE, claims, sha256_of(folder), seeds=(100, 101))
+    return made.save(tmp_path / "locks" / "a.json", folder)
+
+
+def test_what_is_there_is_confirmed_and_what_is_not_is_not(lock, study):
+    outcomes = replicate(*Lock.load(lock), study[0])
+    assert [outcome.confirmed for outcome in outcomes] == [True, False]
+    assert outcomes[0].lo < outcomes[0].value < outcomes[0].hi and outcomes[0].n == 80
+    text = told(Lock.load(lock)[0], outcomes, study[0])
+    assert "CONFIRMED" in text.splitlines()[1] and "not confirmed" in text.splitlines()[2]
+
+
+def test_shuffled_labels_confirm_nothing(lock, tmp_path):
+    write_study(
+        tmp_path / "c", images=80, prompts=40, cells=[PLANTED, EMPTY], d=16, shift={PLANTED: 1.5}, kinds=False,
+        shuffled=True,
+    )  # fmt: skip
+    assert not any(outcome.confirmed for outcome in replicate(*Lock.load(lock), Study(tmp_path / "c")))
+
+
+def test_the_score_is_the_frozen_logit_of_the_mean_hand_token(lock, study):
+    _, probes = Lock.load(lock)
+    cache = study[0].activations()
+    rows = (cache.tokens.image == 3) & (cache.tokens.label != 3)
+    mean = cache.read(PLANTED, rows).float().mean(0)
+    expected = float(probes.logit("image", PLANTED, mean))
+    assert image_scores(probes, cache, PLANTED)[3] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_lock_is_written_once_and_does_not_bend(lock, study):
+    made, _ = Lock.load(lock)
+    with pytest.raises(ValueError, match="written once"):
+        made.save(lock, probes_folder(lock))
+    weights = probes_folder(lock) / "probes.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match="not those that were frozen"):
+        Lock.load(lock)
+    with pytest.raises(ValueError, match="there is no such file"):
+        Lock.load(lock.with_name("none.json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"seeds": (3, 100)}, "shares 1 seeds with study a"),
+        ({"labels": {**RULE, "match": ["style"]}}, "no record of a choice"),
+    ],
+)
+def test_studies_that_cannot_replicate_are_refused(lock, study, change, sentence):
+    made, probes = Lock.load(lock)
+    with pytest.raises(ValueError, match=sentence):
+        replicate(replace(made, **change), probes, study[0])
+    other = replace(probes, card={"fingerprint": "f00"})
+    with pytest.raises(ValueError, match="same model and settings"):
+        replicate(made, other, study[0])
+
+
+def test_claims_are_the_best_cell_and_the_earliest_that_passed_the_gate():
+    values = {"single.0/t20": 0.6, "single.1/t20": 0.62, "single.1/t3": 0.9, "single.0/t3": 0.95}
+    claims = claims_of({"single.0/t20": 0.02, "single.1/t20": 0.01, "single.1/t3": 0.001}, values)
+    assert [claim.cell for claim in claims] == ["single.1/t3", "single.1/t20"], "single.0/t3 did not pass"
+    assert len(claims_of({"single.1/t3": 0.01}, values)) == 1
+    with pytest.raises(ValueError, match="nothing to lock"):
+        claims_of({}, values)
+    with pytest.raises(ValueError, match="is an AUROC"):
+        Claim("single.1/t3", "x", above=0.2)
