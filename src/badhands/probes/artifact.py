@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -201,6 +202,27 @@ class Probes:
         }
         (folder / "card.json").write_text(json.dumps(card, indent=1, default=str) + "\n")
         return folder
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        license: str,
+        base_model: str | None = None,
+        run: Path | str | None = None,
+        private: bool = True,
+    ) -> str:
+        """Send them with a model card to the Hugging Face Hub; returns the address. See `badhands.probes.hub.push`."""
+        from badhands.probes.hub import push
+
+        return push(self, repo, license=license, base_model=base_model, run=run, private=private)
+
+    @classmethod
+    def from_hub(cls, repo: str, *, revision: str | None = None, **check: Any) -> "Probes":
+        """Probes of a Hub repo; `check` is what `load` checks (fingerprint, width, generation)."""
+        from badhands.probes.hub import pull
+
+        return cls.load(pull(repo, revision=revision), **check)
 
     @classmethod
     def load(

@@ -1,0 +1,1 @@
+"""What leaves this machine when somebody asks for it: probes and studies on the Hugging Face Hub."""
