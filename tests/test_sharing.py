@@ -89,7 +89,7 @@ def test_without_a_run_the_card_claims_no_score(tmp_path):
     folder = write_folder(make_probes(), tmp_path, license="mit")
     text = (folder / "README.md").read_text()
     assert "no score is known" in text and "model-index" not in text
-    assert "`shuffled_source`: labels shuffled over images, probes refitted; not run" in text
+    assert "everything the run tests; not run" in text
 
 
 def test_no_path_of_this_machine_and_no_token_leaves(hub, tmp_path, caplog, capsys):

@@ -47,7 +47,7 @@ def publish(
             from badhands.probes.hub import write_folder
 
             run = Path(probes).expanduser().resolve().parent
-            known = run if (run / "tables" / "scores.csv").is_file() else None
+            known = run if (run / "tables" / "headline.csv").is_file() else None
             write_folder(Probes.load(probes), folder, license=license, base_model=base_model, run=known)
         else:
             from badhands.sharing.dataset import export_study

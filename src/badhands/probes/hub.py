@@ -9,26 +9,19 @@ from typing import Any
 
 import pandas as pd
 
+from badhands.cells import PSEUDO_BLOCKS
 from badhands.probes.artifact import Probes
 from badhands.sharing.hub import pull_folder, push_folder
 from badhands.sharing.privacy import refuse_private, texts_of, without_paths
 
 FILES = ["probes.safetensors", "card.json", "probe_card.json", "README.md"]
 
-BASELINES = {
-    "geometry": "size and place of the hand alone",
-    "prompt": "the words of the prompt alone",
-    "not_hand_tokens": "the same probe on tokens outside the hand",
-    "xt": "the same probe on the noisy latent x_t",
-    "x0": "the same probe on the predicted clean latent",
-}
-
 CAUTIONS = (
     "They read one model at one size and schedule: another model, size, kernel or precision shifts activations. "
     "Recalibrate on labelled samples of your own.",
     "A score says that the activations of this study's bad hands differ from its good ones. It does not say that the "
     "model knows what a hand is, nor that the direction causes anything.",
-    "P(bad) is calibrated to the share of bad hands that the study states, not to your prompts.",
+    "P(bad) is calibrated to the share of bad hands stated above, not to your prompts.",
     "A verdict read in the first steps can be the prompt: compare with the baseline of the prompt's words.",
     "The best of many cells is the best by luck too: read p against the largest of all cells, not the AUROC alone.",
 )
@@ -86,25 +79,23 @@ def _base_model(card: Mapping[str, Any]) -> str | None:
 def evidence(run: Path | str | None) -> dict[str, Any]:
     """Bad rate, AUROC with intervals and controls, from the tables of a run; empty without one."""
     tables = Path(run) / "tables" if run is not None else None
-    if tables is None or not (tables / "scores.csv").is_file():
+    if tables is None or not (tables / "headline.csv").is_file():
         if run is not None:
-            raise ValueError(f"{run} has no tables/scores.csv: give the folder of a run that has trained its probes")
+            raise ValueError(f"{run} has no tables/headline.csv: give the folder of a run that has trained its probes")
         return {}
-    found: dict[str, Any] = {"cells": {}, "baselines": {}}
-    scores = pd.read_csv(tables / "scores.csv")
-    image = scores[(scores["head"] == "good") & (scores["metric"] == "image_auroc")]
-    own = image[(image["control"] == "none") & (image["split"] == "out_of_fold")]
-    found["cells"] = {f"{r['block']}/t{int(r['timestep'])}": _interval(r) for _, r in own.iterrows()}
-    for name, what in BASELINES.items():
-        rows = image[image["control"] == name]
-        if len(rows):
-            found["baselines"][name] = {"what": what, **_interval(rows.loc[rows["value"].idxmax()])}
-    shuffled = image[image["control"] == "random_labels"]
-    if len(shuffled):
-        found["shuffled"] = {"mean": float(shuffled["value"].mean()), "highest": float(shuffled["hi"].max())}
-    chance = scores[(scores["head"] == "good") & (scores["metric"].isin(["ridge_auroc_p_max", "image_auroc_p_max"]))]
+    table = pd.read_csv(tables / "headline.csv")
+    own = table[(table["metric"] == "auroc") & (table["split"] == "out_of_fold") & ~table["block"].isin(PSEUDO_BLOCKS)]
+    found: dict[str, Any] = {"cells": {f"{r['block']}/t{int(r['timestep'])}": _interval(r) for _, r in own.iterrows()}}
+    chance = table[table["metric"] == "auroc_p_family"]
     if len(chance):
         found["p_of_best_cell"] = float(chance["value"].min())
+    found["baselines"] = {}
+    if (tables / "baselines.csv").is_file():
+        rows = pd.read_csv(tables / "baselines.csv")
+        rows = rows[rows["metric"] == "auroc"]
+        for name, of in rows.groupby("control", sort=False):
+            best = of.loc[of["value"].idxmax()]
+            found["baselines"][str(name)] = {"what": str(best.get("title", name)), **_interval(best)}
     if (tables / "images.csv").is_file():
         classes = pd.read_csv(tables / "images.csv")["class"].value_counts()
         found["images"] = {str(name): int(count) for name, count in classes.items()}
@@ -135,12 +126,13 @@ def probe_card(
         "cells": [str(cell) for cell in probes.cells],
         "width": probes.width,
         "images": dict(images),
+        "bad_rate": card.get("bad_rate"),
         "bad_rate_of_study": round(images.get("bad", 0) / total, 4) if total else None,
         "image_auroc_out_of_fold": found.get("cells") or {},
         "controls": {
-            "shuffled_source": {"run": "shuffled" in found or "p_of_best_cell" in found,
-                                "what": "labels shuffled over images, probes refitted",
-                                **found.get("shuffled", {}), "p_of_best_cell": found.get("p_of_best_cell")},
+            "shuffled_source": {"run": "p_of_best_cell" in found,
+                                "what": "labels shuffled, probes refitted; p against everything the run tests",
+                                "p_of_best_cell": found.get("p_of_best_cell")},
             "random_feature": {"run": False, "what": "a random direction as a probe; random directions are shipped for "
                                "steering and are no probe's score"},
             "capacity_sweep": {"run": False, "what": "python train.py -m probe=mass_mean,lda,logistic,mlp compares "
@@ -164,7 +156,7 @@ def readme(card: Mapping[str, Any]) -> str:
                  f"      name: {card['study']}", f"      type: {card['study']}", "    metrics:",
                  "    - type: roc_auc", f"      name: image AUROC out of fold, best cell ({best})",
                  f"      value: {cells[best]['value']}"]  # fmt: skip
-    rate, images = card["bad_rate_of_study"], card["images"]
+    rate, images, own = card["bad_rate_of_study"], card["images"], card["bad_rate"]
     body = [
         "---", "", f"# Bad-hand probes of {card['model']}", "",
         f"Linear readouts of {len(card['cells'])} cells (block, timestep) of {card['base_model'] or card['model']}, "
@@ -173,7 +165,8 @@ def readme(card: Mapping[str, Any]) -> str:
         "    with watch(pipe, probes) as seen:", '        image = pipe("a hand").images[0]', "",
         "## What they were trained on", "",
         f"Study `{card['study']}`: {images.get('good', '?')} good and {images.get('bad', '?')} bad images"
-        + (f", a bad rate of {rate:.0%} among those chosen." if rate is not None else "."), "",
+        + (f", a bad rate of {rate:.0%} among those chosen" if rate is not None else "")
+        + (f"; P(bad) is calibrated to the model's own rate of {own:.0%}." if own is not None else "."), "",
         "## How well they read", "", "Image AUROC out of fold, 95 % intervals; all cells are in `probe_card.json`.", "",
         *_table({k: cells[k] for k in sorted(cells, key=lambda name: -cells[name]["value"])[:8]}, "cell"),
         "## Controls", "", *_controls(card["controls"]),
