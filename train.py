@@ -15,8 +15,10 @@ from badhands.run import git_commit
 
 if TYPE_CHECKING:  # imported when needed, so that --help, --cfg and a wrong option answer at once
     from badhands.report.session import Session
+    from badhands.run import Run
     from badhands.stats.design import Design
     from badhands.study.activations import ActivationCache
+    from badhands.study.choice import Choice
     from badhands.study.study import Study
 
 os.environ.setdefault("BADHANDS_OUTPUTS", str(OUTPUTS))  # conf/train.yaml puts runs where the studies are
@@ -25,14 +27,16 @@ os.environ.setdefault("BADHANDS_OUTPUTS", str(OUTPUTS))  # conf/train.yaml puts 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
     from badhands.measures.stage import measure as measure_cells
-    from badhands.probes.stage import fit_probes
+    from badhands.probes.picture import load_referee
+    from badhands.probes.stage import fit_probes, see_pictures
     from badhands.report.headline import headline
 
     try:
         with open_session(cfg) as session:
             with session.stage("data"):
                 analysis, probe = build(cfg.analysis), build(cfg.probe)  # refused now, not an hour later
-                study, cache, design = open_data(cfg, session.run.folder)
+                referee = load_referee(cfg.referee)
+                study, cache, design, choice = open_data(cfg, session.run.folder)
             with session.stage("measures"):
                 measure_cells(cache, session.run.folder, analysis, design=design)
             with session.stage("probes"):
@@ -41,9 +45,15 @@ def main(cfg: DictConfig) -> float | None:
                     session.run.folder,
                     probe,
                     design=design,
-                    card=card(cfg, study, cache),
+                    card=card(cfg, study, cache, choice),
                     trainer=build(cfg.trainer),
                 )
+            if cfg.previews:
+                with session.stage("previews"):
+                    see_pictures(study, cache, session.run.folder, design, referee)
+            if cfg.lock:
+                with session.stage("lock"):
+                    lock_claims(cfg, session.run, cache, choice)
             if cfg.strips:
                 with session.stage("watch"):
                     draw_strips(cfg, study, session.run.folder)
@@ -89,7 +99,7 @@ def run_name(choices: dict[str, str], overrides: list[str]) -> str:
     return " ".join([*named, *values])
 
 
-def open_data(cfg: DictConfig, folder: Path) -> "tuple[Study, ActivationCache, Design]":
+def open_data(cfg: DictConfig, folder: Path) -> "tuple[Study, ActivationCache, Design, Choice]":
     """The study, the cells and images that this run uses, what is compared with what; writes tables/images.csv and
     the label sheets."""
     from badhands.diffusion.schedule import choose_timesteps
@@ -117,7 +127,7 @@ def open_data(cfg: DictConfig, folder: Path) -> "tuple[Study, ActivationCache, D
     design = design_of(cache, choice.strata, cfg.data.folds, draws=cfg.data.draws, seed=cfg.data.seed,
                        permutations=cfg.data.permutations)  # fmt: skip
     describe(study, cache, folder)
-    return study, cache, design
+    return study, cache, design, choice
 
 
 def chosen_blocks(cfg: DictConfig) -> tuple[str, ...]:
@@ -130,12 +140,36 @@ def chosen_blocks(cfg: DictConfig) -> tuple[str, ...]:
     return check_blocks(transformer_config(ModelSpec.of(dict(cfg.model))), "all")
 
 
-def card(cfg: DictConfig, study: "Study", cache: "ActivationCache") -> dict[str, Any]:
-    """Where the probes come from: what makes them refuse another model."""
+def card(cfg: DictConfig, study: "Study", cache: "ActivationCache", choice: "Choice") -> dict[str, Any]:
+    """Where the probes come from: what makes them refuse another model; and the model's own share of bad hands."""
     fingerprint = cache.folder.name
     generation = study.fingerprint(fingerprint)
     return {"study": study.name, "model": cfg.model.name, "fingerprint": fingerprint, "generation": generation,
-            "commit": git_commit()}  # fmt: skip
+            "bad_rate": choice.bad_rate, "commit": git_commit()}  # fmt: skip
+
+
+def lock_claims(cfg: DictConfig, run: "Run", cache: "ActivationCache", choice: "Choice") -> None:
+    """Freeze what this run found in a file, for `python -m badhands.replicate`."""
+    from dataclasses import asdict
+
+    from badhands.findings.facts import Facts
+    from badhands.replication.lock import Lock, claims_of, seeds_of, sha256_of
+
+    facts = Facts.of(run.folder)
+    rows = facts.metric("headline", "auroc")
+    values = {f"{row.block}/t{int(row.timestep)}": float(row.value) for row in rows.itertuples()}
+    claims = claims_of(facts.found.get("auroc", {}), values)
+    probes = run.folder / "probes"
+    lock = Lock(
+        study=str(cfg.study),
+        run=str(run.folder),
+        commit=run.commit,
+        labels=asdict(choice.rule),
+        claims=claims,
+        probes_sha256=sha256_of(probes),
+        seeds=seeds_of(cache.images),
+    )
+    lock.save(Path(cfg.lock).expanduser(), probes)
 
 
 def draw_strips(cfg: DictConfig, study: "Study", folder: Path) -> None:

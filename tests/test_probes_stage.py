@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 
 from badhands.cells import Cell, grid
 from badhands.measures.settings import MeasureConfig
@@ -14,11 +15,11 @@ from badhands.measures.stage import measure
 from badhands.probes import out_of_fold, stage
 from badhands.probes.artifact import Probes
 from badhands.probes.controls import CONTROLS
-from badhands.probes.scores import mean_pool
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.stage import fit_probes
 from badhands.stats.auroc import auroc
 from badhands.stats.folds import image_labels
+from badhands.stats.intervals import Scored
 from badhands.study.activations import ActivationCache
 from badhands.study.selection import design_of
 from synthetic_cache import write_cache
@@ -88,7 +89,7 @@ def test_out_of_fold_scores_are_the_tables(run):
 def test_the_artefact_reads_back_and_scores_like_the_run(run):
     folder, cache, _ = run
     probes = Probes.load(folder / "probes", fingerprint=CARD["fingerprint"], width=16)
-    assert probes.cells == CELLS[4:] and probes.heads == ("hand", "good")
+    assert probes.cells == CELLS[4:] and probes.heads == ("hand", "good", "image")
     cell = Cell("single.2", 8)
     label = image_labels(cache.tokens.image, cache.tokens.label, 60)
     scores = []
@@ -110,15 +111,27 @@ def test_the_artefact_reads_back_and_scores_like_the_run(run):
 
 
 def test_thresholds_cost_at_most_the_stated_share_of_good_images(run):
-    folder, cache, _ = run
-    probes, found = Probes.load(folder / "probes"), out_of_fold.load(folder)
-    with np.load(folder / out_of_fold.NAME) as arrays:
-        image, logits = cache.tokens.image[arrays["good_rows"]], arrays["good_logit"].astype(float)
-    for cell, logit in zip(found.cells, logits, strict=True):
-        good = mean_pool(logit, image, 60)[~found.bad]
+    folder, _, _ = run
+    probes, headline = Probes.load(folder / "probes"), Scored.load(folder / "headline.npz")
+    for cell in probes.cells:
+        good = headline.score[headline.names.index(str(cell))].mean(0)[headline.good]
         for share, threshold in probes.thresholds[cell].items():
             assert (good < threshold - 1e-6).mean() <= share
         assert sorted(probes.thresholds[cell].values()) == list(probes.thresholds[cell].values())
+
+
+def test_the_image_head_is_scikit_learn_s_ridge_on_image_means(run):
+    folder, cache, _ = run
+    probes, cell = Probes.load(folder / "probes"), Cell("single.2", 8)
+    label = image_labels(cache.tokens.image, cache.tokens.label, 60)
+    rows = [cache.read_image(i, [cell])[cell].double() for i in range(60)]
+    hands = [x[torch.from_numpy(cache.tokens.label[cache.tokens.image == i] != 3)] for i, x in enumerate(rows)]
+    mean = torch.stack([x.mean(0) for x in hands]).numpy()
+    square = torch.stack([x.square().mean(0) for x in hands]).numpy()
+    z = (mean - mean.mean(0)) / np.sqrt(square.mean(0) - mean.mean(0) ** 2)
+    ridge = Ridge(alpha=(z**2).sum(1).mean()).fit(z, np.where(label == 1, 1.0, -1.0))
+    ours = [probes.image_score(cell, x.float()) for x in hands]
+    np.testing.assert_allclose(ours, ridge.predict(z), atol=2e-3)
 
 
 def test_another_model_is_refused_by_name(run):

@@ -89,4 +89,25 @@ def _loss(row: pd.Series) -> str:
     return f"{row['value']:.3f} [{row['lo']:.3f}, {row['hi']:.3f}]"
 
 
-PROBED = (baselines, hand, one_direction)
+def beyond_the_picture(facts: Facts) -> Finding | None:
+    """Does the best block know more than the picture of the same step shows? Only where it beats every judge of it."""
+    rows = facts.verdict("beyond_the_picture")
+    if rows.empty:
+        return None
+    parts, cell = [], str(rows.iloc[0]["what"]).split(" ")[1]
+    for row in rows.itertuples():
+        name = TITLES[str(row.what).split(" ")[0]]
+        parts.append(f"{row.value:+.2f} [{row.lo:+.2f}, {row.hi:+.2f}] over the {name}")
+    text = f"Of all cells, {cell} does best against the picture that can be seen at its step: {' and '.join(parts)} "
+    text += f"(AUROC, paired, interval for the choice among {int(rows.iloc[0]['other'])} cells). "
+    if not facts.found.get("auroc"):
+        return Finding("beyond_the_picture", text + "No cell is beyond chance, so this says nothing.")
+    if (rows["lo"] > 0).all() and len(rows) > 1:
+        return Finding("beyond_the_picture", text + "The model knows before it can be seen.", claims=True)
+    if (rows["lo"] > 0).all():
+        return Finding("beyond_the_picture", text + "A stronger judge of the picture was not asked (referee=).")
+    return Finding("beyond_the_picture", text + "That it knows before it can be seen is not shown.")
+
+
+TITLES = {"preview_cnn": "network trained on the same labels", "preview_referee": "referee"}
+PROBED = (baselines, beyond_the_picture, hand, one_direction)

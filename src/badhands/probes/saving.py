@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
-from badhands.probes.artifact import Probes
+from badhands.cells import Cell
+from badhands.probes.artifact import Probes, Readout
 from badhands.probes.bank import ProbeBank
 from badhands.probes.data import ProbeData
 from badhands.probes.image_means import ImageMeans
-from badhands.probes.scores import mean_pool
-from badhands.stats.folds import GOOD_IMAGE
+from badhands.probes.nested import fit_platt
+from badhands.stats.ridge import ridge_weights
 
 LOSSES = (0.01, 0.02, 0.05, 0.1, 0.2)
 """Shares of good images that an abort threshold may cost."""
@@ -21,8 +23,7 @@ LOSSES = (0.01, 0.02, 0.05, 0.1, 0.2)
 def to_probes(
     data: ProbeData, banks: list[ProbeBank], means: ImageMeans, card: Mapping[str, Any], scores: pd.DataFrame
 ) -> Probes:
-    """The models that were fitted on all images; thresholds come from out-of-fold scores of good images."""
-    good = next(bank for bank in banks if bank.task.head == "good")
+    """The models that were fitted on all images; calibration and thresholds come from held-out scores."""
     directions, midpoints, random = {}, {}, {}
     for c, cell in enumerate(means.cells):
         bad_mean, good_mean = means.class_mean[c]
@@ -31,16 +32,21 @@ def to_probes(
         draws = means.draws[c]
         random[cell] = draws * (directions[cell].norm() / draws.norm(dim=1, keepdim=True).clamp(min=1e-12))
     keep = (scores["head"] == "good") & (scores["control"] == "none") & (scores["split"] == "out_of_fold")
-    headline = scores.loc[keep & scores["metric"].isin(["image_auroc", "token_auroc"])]
+    headline = scores.loc[keep & (scores["metric"] == "token_auroc")]
     numbers: dict[str, dict[str, float]] = {}
     for block, timestep, metric, value in headline[["block", "timestep", "metric", "value"]].itertuples(index=False):
         numbers.setdefault(f"{block}/t{timestep}", {})[metric] = round(float(value), 4)
+    for cell in data.cells:
+        value = data.headline.value[data.headline.names.index(str(cell))]
+        numbers.setdefault(str(cell), {})["image_auroc"] = round(float(value), 4)
+    tokens = {(bank.task.head, cell): bank.readout(cell) for bank in banks for cell in bank.cells}
+    images = {("image", cell): image_readout(data, means, cell) for cell in means.cells}
     return Probes(
-        readouts={(bank.task.head, cell): bank.readout(cell) for bank in banks for cell in bank.cells},
+        readouts=tokens | images,
         directions=directions,
         means=midpoints,
         steps={t: (step, sigma, t + step) for t, (step, sigma) in data.cache.steps.items()},
-        thresholds=thresholds(data, good),
+        thresholds={cell: thresholds(data, cell) for cell in means.cells},
         random_directions=random,
         card={
             **card,
@@ -49,19 +55,42 @@ def to_probes(
             "images": {"good": int((data.image_label == 1).sum()), "bad": int((data.image_label == 0).sum())},
             "scores": numbers,
             "converged": {bank.task.head: bool(bank.converged.all()) for bank in banks},
-            "calibration": "Platt on out-of-fold logits; P(hand) for whole pictures, P(bad) for the study's classes",
-            "thresholds_are": "image scores over labelled hand tokens, out of fold; key: share of good images below",
+            "calibration": "Platt on held-out logits, for equal classes; P(bad) is moved to bad_rate by Bayes' rule",
+            "thresholds_are": "held-out scores of the image head over labelled tokens; key: share of good images below",
             "date": datetime.date.today().isoformat(),
         },
     )
 
 
-def thresholds(data: ProbeData, bank: ProbeBank) -> dict:
-    """cell -> {share of good images that would be stopped -> image score}."""
-    found = {}
-    for cell, logit in zip(bank.cells, bank.logit.double().numpy(), strict=True):
-        score = mean_pool(logit, bank.task.image, len(data.image_label))
-        of_good = score[(data.image_label == GOOD_IMAGE) & np.isfinite(score)]
-        # method="lower": at most the stated share lies strictly below the threshold
-        found[cell] = {loss: float(np.quantile(of_good, loss, method="lower")) for loss in LOSSES}
-    return found
+def image_readout(data: ProbeData, means: ImageMeans, cell: Cell) -> Readout:
+    """The headline's ridge, fitted on all labelled images, as a readout of raw activations.
+
+    Its logit of the mean hand token is the ridge's score (labels +1 good, -1 bad); Platt's fit is on held-out scores.
+    """
+    c, known = means.cells.index(cell), data.design.known
+    centre = means.mean[c, known].mean(0)
+    variance = means.square[c, known].mean(0) - centre.square()
+    scale = torch.where(variance > 1e-9, variance.clamp(min=1e-9).sqrt(), torch.inf)
+    y = torch.from_numpy(np.where(data.design.good, 1.0, -1.0)).float()
+    weight = ridge_weights((means.mean[c, known] - centre) / scale, y) / scale
+    bias = float(y.mean() - weight @ (means.pivot[c] + centre))
+    return Readout(weight, bias, image_platt(data, cell))
+
+
+def image_platt(data: ProbeData, cell: Cell) -> tuple[float, float]:
+    """Slope and offset that make held-out image scores probabilities of good, both classes counting the same."""
+    good = torch.from_numpy(data.design.good)
+    weight = torch.where(good, 0.5 / good.double().mean(), 0.5 / (~good).double().mean())
+    return fit_platt(torch.from_numpy(held_out(data, cell)), good.double(), weight)
+
+
+def held_out(data: ProbeData, cell: Cell) -> np.ndarray:
+    """float64[m]: held-out scores of the labelled images, mean over fold draws."""
+    return data.headline.score[data.headline.names.index(str(cell))].astype(np.float64).mean(0)
+
+
+def thresholds(data: ProbeData, cell: Cell) -> dict[float, float]:
+    """{share of good images that would be stopped: image score}."""
+    of_good = held_out(data, cell)[data.design.good]
+    # method="lower": at most the stated share lies strictly below the threshold
+    return {loss: float(np.quantile(of_good, loss, method="lower")) for loss in LOSSES}

@@ -13,6 +13,7 @@ import lightning
 import numpy as np
 import pandas as pd
 
+from badhands.cells import PSEUDO_BLOCKS, Cell
 from badhands.figures.global_maps import draw_losses, draw_transfer
 from badhands.figures.probe_maps import draw_baselines, draw_probe_maps
 from badhands.findings.write import write_findings
@@ -23,6 +24,7 @@ from badhands.probes.data import ProbeData, common_width
 from badhands.probes.global_direction import try_directions
 from badhands.probes.image_means import ImageMeans, image_means
 from badhands.probes.losses import Losses
+from badhands.probes.picture import Previews, Referee, add_picture_rows, beyond_the_picture, picture_scores
 from badhands.probes.saving import to_probes
 from badhands.probes.score_rows import add_baseline, add_kinds, add_scores
 from badhands.probes.settings import ProbeSettings
@@ -30,6 +32,7 @@ from badhands.stats.design import Design
 from badhands.stats.intervals import Scored
 from badhands.stats.long_table import LongTable
 from badhands.study.activations import ActivationCache
+from badhands.study.study import Study
 
 Trainer = Callable[[], lightning.Trainer]
 
@@ -82,6 +85,32 @@ def fit_probes(
         draw_probe_maps(shown, scores.write(), folder / "figures" / "probe_auroc.png")
         draw_baselines(shown, baselines.write(), folder / "figures" / "baselines.png")
         write_findings(folder)
+
+
+def see_pictures(
+    study: Study, cache: ActivationCache, run_dir: Path | str, design: Design, referee: Referee | None = None
+) -> pd.DataFrame:
+    """Judge the pictures so far, beside the blocks: rows of tables/baselines.csv and a verdict; {} without previews.
+
+    Args:
+        run_dir: a run folder in which `measure` and `fit_probes` have written. referee: see `picture.Referee`.
+    """
+    folder = Path(run_dir)
+    headline = Scored.load(folder / "headline.npz")
+    cells = [cell for cell in map(Cell.parse, headline.names) if cell.block not in PSEUDO_BLOCKS]
+    previews = Previews.of(study, cache, design, tuple({cell.timestep for cell in cells}))
+    if previews is None:
+        return pd.DataFrame()
+    scores = picture_scores(previews, design, headline, referee)
+    table = LongTable(cache.steps)
+    add_picture_rows(table, scores, headline, cells)
+    path = folder / "tables" / "baselines.csv"
+    rows = pd.concat([pd.read_csv(path), table.frame()]) if path.is_file() else table.frame()
+    rows.to_csv(path, index=False, float_format="%.6g")
+    add_verdicts(folder, beyond_the_picture(scores, headline, cells))
+    draw_baselines(pd.read_csv(folder / "tables" / "headline.csv"), rows, folder / "figures" / "baselines.png")
+    write_findings(folder)
+    return rows
 
 
 def _token_probes(data: ProbeData, table: LongTable, trainer: Trainer) -> list[ProbeBank]:

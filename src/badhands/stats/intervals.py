@@ -93,6 +93,12 @@ class Scored:
             null_influence=self.null_influence[:, at], score=self.score[at],
         )  # fmt: skip
 
+    def alone(self) -> "Scored":
+        """The same scores without their refits, influence widened instead: to stand beside scores that have none."""
+        wide = self.influence * self.widening if len(self.null_influence) else self.influence
+        score = self.score.mean(1, keepdims=True)
+        return replace(self, influence=wide, null=self.null[:0], null_influence=self.null_influence[:0], score=score)
+
     @property
     def widening(self) -> float:
         """By how much refitting widens the spread of fixed scores, median over readouts: for scores without a null."""

@@ -8,13 +8,16 @@
 embedded model's VAE, and against verdicts given by eye on generated images.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from einops import rearrange
+from PIL import Image
 
 from badhands.tiny_hands import CHECKPOINTS
 from badhands.tiny_hands.judge_model import JudgeNet, load_judge
@@ -122,3 +125,13 @@ class Judge:
             x = self._input(images[start : start + CHUNK])
             said.append((self.net(x).good + self.net(x.flip(3)).good) / 2)
         return torch.cat(said).cpu().numpy()
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> Judge:
+    return Judge.load()
+
+
+def good_logits(pictures: Sequence[Image.Image]) -> np.ndarray:
+    """float[n]: the judge's logits of good hands, the embedded models' `referee=`. Pictures of 64 x 64 px."""
+    return _shipped().logits(np.stack([np.array(picture.convert("RGB")) for picture in pictures]))

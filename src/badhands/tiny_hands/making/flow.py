@@ -1,5 +1,5 @@
 # The annotations of diffusers and transformers deny their own documented use, so these checks are off here.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportOptionalSubscript=false, reportOperatorIssue=false
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportOptionalSubscript=false, reportOperatorIssue=false
 """Trains the embedded transformer by rectified flow on encoded renders.
 
 x_t = (1 - sigma) x0 + sigma noise, velocity = noise - x0 (Liu et al. 2022, arXiv:2209.03003); sigma is logit-normal

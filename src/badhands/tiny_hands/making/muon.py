@@ -1,3 +1,5 @@
+# The foreach operations are public in use and private in name.
+# pyright: reportPrivateImportUsage=false
 """Muon (K. Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/): momentum with all singular values near 1.
 
 `torch.optim.Muon` reads its learning rate on the host and walks over the matrices one by one. Here the rate may be a
