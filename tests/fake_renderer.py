@@ -128,3 +128,9 @@ def paint(root: Path, image_ids: Iterable[str], annotator: str = "ann") -> None:
 def contents(root: Path) -> dict[str, bytes]:
     """Every file of a folder, temporary ones too."""
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def device_of(renderer: FakeRenderer, wait: float) -> str:
+    """The card that this process was given; slow enough for every process to take part."""
+    time.sleep(wait)
+    return renderer.spec.device

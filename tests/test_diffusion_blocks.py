@@ -8,22 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from badhands.diffusion.blocks import (
-    LAYOUTS,
-    PUBLISHED_CONFIGS,
-    Family,
     TokenGrid,
     block_names,
     check_blocks,
     find_block,
     image_tokens,
-    layout,
     width,
     with_image_tokens,
 )
+from badhands.diffusion.families import FAMILIES, BlockList, family_of
+from badhands.diffusion.families.published import published_config
 from badhands.diffusion.schedule import choose_timesteps
 from tiny_pipeline import make_pipeline
 
-DEV = PUBLISHED_CONFIGS["black-forest-labs/FLUX.1-dev"]
+DEV = published_config("black-forest-labs/FLUX.1-dev", "transformer")
+assert DEV is not None
 
 
 def test_the_real_flux_dev_on_the_meta_device():
@@ -62,19 +61,20 @@ def test_names():
     assert check_blocks(config, "all") == block_names(config)
     with pytest.raises(ValueError, match=r"no block double.3, single.6: it has double.0 to double.2, single.0 to"):
         check_blocks(config, ["double.3", "single.0", "single.6"])
-    with pytest.raises(ValueError, match="no layout for UNet2DConditionModel: add a row"):
-        layout({"_class_name": "UNet2DConditionModel"})
+    with pytest.raises(ValueError, match="UNet2DConditionModel has no family: write one beside"):
+        family_of({"_class_name": "UNet2DConditionModel"})
 
 
-@pytest.mark.parametrize("name", sorted(LAYOUTS))
-def test_each_row_names_a_class_of_diffusers_and_its_config(name):
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_each_family_names_classes_of_diffusers_and_their_configs(name):
     import inspect
 
     import diffusers
 
     options = inspect.signature(getattr(diffusers, name).__init__).parameters
-    rows = LAYOUTS[name]
-    assert {f.depth for f in (rows.double, rows.single) if f is not None} <= set(options)
+    family = FAMILIES[name]
+    assert {rows.depth for rows in (family.double, family.single) if rows is not None} <= set(options)
+    assert all(hasattr(diffusers, pipeline) for pipeline in family.pipelines)
 
 
 @pytest.mark.parametrize("order", ["image", "text_image", "image_text"])
@@ -85,10 +85,10 @@ def test_image_tokens_in_and_out(order, index):
         order
     ]
     output = stream if index is None else (text, stream)
-    family = Family("blocks", "num_layers", index, order)
-    assert torch.equal(image_tokens(output, family, 5), image)
-    changed = with_image_tokens(output, family, image + 1)
-    assert torch.equal(image_tokens(changed, family, 5), image + 1)
+    rows = BlockList("blocks", "num_layers", index, order)
+    assert torch.equal(image_tokens(output, rows, 5), image)
+    changed = with_image_tokens(output, rows, image + 1)
+    assert torch.equal(image_tokens(changed, rows, 5), image + 1)
     whole = changed if index is None else changed[1]
     if order != "image":
         assert torch.equal(whole[:, :4] if order == "text_image" else whole[:, 5:], text)

@@ -97,7 +97,7 @@ def test_decoding_is_the_pipelines_own(spec):
         ({"offload": "disk"}, "model.offload='disk': use one of none, model, group"),
         ({"quantization": "int4"}, "model.quantization='int4': use one of none, nf4, int8"),
         ({"device": "gpu"}, "model.device='gpu'"),
-        ({"max_sequence_length": 513}, "T5 takes at most 512"),
+        ({"max_sequence_length": 0}, "model.max_sequence_length=0"),
         ({"path": ""}, "model.path is empty"),
     ],
 )
@@ -111,6 +111,7 @@ def test_a_spec_that_cannot_be(spec, options, message):
     [
         ({"height": 66}, "66 x 48 px: height and width must be positive multiples of 4 px"),
         ({"path": "/nowhere/flux"}, "there is no such folder"),
+        ({"max_sequence_length": 513}, "max_sequence_length=513: FLUX.1 takes at most 512"),
         ({"path": "src/badhands/tiny_hands/checkpoints/none"}, "there is no such folder"),
         ({"offload": "model"}, "model.offload=model needs a GPU"),
         ({"quantization": "nf4"}, "model.quantization=nf4 needs a GPU"),
@@ -140,7 +141,7 @@ def test_a_quantization_library_that_is_not_there(spec, monkeypatch):
         (lambda f: shutil.rmtree(f / "vae"), "vae"),
         (lambda f: (f / "model_index.json").unlink(), "no model_index.json"),
         (lambda f: (f / "model_index.json").write_text("{"), "model_index.json is damaged"),
-        (lambda f: (f / "transformer" / "config.json").write_text("{"), "cannot be loaded"),
+        (lambda f: (f / "transformer" / "config.json").write_text("{"), "config.json is damaged"),
         (lambda f: (f / "transformer" / "diffusion_pytorch_model.safetensors").unlink(), "cannot be loaded"),
         (lambda f: _cut(f / "transformer" / "diffusion_pytorch_model.safetensors", 1000), "cut short"),
         (lambda f: _cut(f / "text_encoder_2" / "model.safetensors", 10**6), "cut short"),

@@ -7,7 +7,6 @@ import pytest
 import torch
 from diffusers.hooks import FirstBlockCacheConfig, PyramidAttentionBroadcastConfig, apply_first_block_cache
 
-from badhands.cells import Cell
 from badhands.diffusion.capture import capture
 from badhands.diffusion.taps import AllDropped, Taps
 from tiny_pipeline import NEGATIVE, make_pipeline
@@ -279,45 +278,3 @@ def test_group_offloading_is_fine():
     with capture(pipe, ["double.2", "single.4"], [4, 1]) as taken:
         run(pipe)
     assert all(torch.equal(taken[cell], truth[cell]) for cell in truth)
-
-
-def test_another_transformer_is_a_row_of_the_table():
-    """SD3: 4-D latents, guidance in one call at twice the batch, unconditional half first."""
-    from diffusers import (
-        AutoencoderKL,
-        FlowMatchEulerDiscreteScheduler,
-        SD3Transformer2DModel,
-        StableDiffusion3Pipeline,
-    )
-
-    torch.manual_seed(0)
-    transformer = SD3Transformer2DModel(
-        sample_size=8, patch_size=2, in_channels=4, num_layers=3, attention_head_dim=8, num_attention_heads=4,
-        joint_attention_dim=32, caption_projection_dim=32, pooled_projection_dim=64, out_channels=4,
-    )  # fmt: skip
-    vae = AutoencoderKL(block_out_channels=(8,), latent_channels=4, norm_num_groups=4, shift_factor=0.0)
-    sd3 = StableDiffusion3Pipeline(
-        transformer=transformer, vae=vae, scheduler=FlowMatchEulerDiscreteScheduler(), text_encoder=None,
-        text_encoder_2=None, text_encoder_3=None, tokenizer=None, tokenizer_2=None, tokenizer_3=None,
-    )  # fmt: skip
-    sd3.set_progress_bar_config(disable=True)
-    embeds = torch.randn(4, 2, 7, 32), torch.randn(4, 2, 64)
-
-    def run_sd3():
-        return sd3(
-            prompt_embeds=embeds[0][0], negative_prompt_embeds=embeds[0][1], pooled_prompt_embeds=embeds[1][0],
-            negative_pooled_prompt_embeds=embeds[1][1], height=8, width=12, num_inference_steps=3, guidance_scale=4.0,
-            generator=torch.Generator().manual_seed(0), output_type="latent",
-        ).images  # fmt: skip
-
-    plain, seen = run_sd3(), []
-    handle = transformer.transformer_blocks[2].register_forward_hook(lambda _m, _a, out: seen.append(out[1].clone()))
-    run_sd3()
-    handle.remove()
-    for branch in (0, 1):
-        with capture(sd3, ["xt", "double.2"], [3, 1], [[0, 5], [23]], branch=branch) as taken:
-            assert torch.equal(run_sd3(), plain)
-        for timestep, whole in ((3, seen[0]), (1, seen[2])):
-            half = whole.chunk(2)[1 - branch]
-            assert torch.equal(taken[Cell("double.2", timestep)], torch.stack([half[0, 0], half[0, 5], half[1, 23]]))
-        assert taken[Cell("xt", 3)].shape == (3, 16)

@@ -177,6 +177,26 @@ def test_shards_in_any_order_and_overlapping_make_the_same_files(tmp_path):
     assert fake.contents(job.root) == fake.contents(whole.root)
 
 
+def test_on_gpus_auto_is_a_process_a_card_and_the_files_are_those_of_one_worker(tmp_path, monkeypatch):
+    """Three cards that are not there: the processes' renderers say which one they were given."""
+    from badhands.extraction.job import _workers
+    from badhands.extraction.workers import Workers
+
+    one, _ = finished(tmp_path / "one")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    spec = replace(fake.SPEC, device="auto")
+    assert _workers("auto", spec, fake.shard(0, 1), 18) == 3 and spec.devices(4) == (*spec.devices(3), "cuda:0")
+    assert _workers("auto", spec, fake.shard(0, 2), 18) == 1  # whoever starts shards gives each its card
+    assert _workers("auto", replace(spec, device="cuda:1"), fake.shard(0, 1), 18) == 1
+    with Workers(fake.FakeRenderer, spec, 3, 1) as workers:
+        found = set(workers.map(fake.device_of, [0.2] * 6))
+    assert found == {"cuda:0", "cuda:1", "cuda:2"}
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    three, _ = finished(tmp_path / "three", spec=spec, workers=3)
+    assert fake.contents(three.root) == fake.contents(one.root)
+
+
 def test_overlapping_workers_draw_the_images_of_one_study(tmp_path):
     whole, _ = finished(tmp_path / "whole")
     job = fake.make_job(tmp_path / "s")

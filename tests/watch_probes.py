@@ -8,13 +8,15 @@ from badhands.probes.artifact import Probes, Readout
 BLOCKS = ("double.1", "single.2")
 
 
-def make_probes(steps: int = 4, blocks=BLOCKS, timesteps=None, d: int = 128, seed: int = 0, hand_bias: float = 0.0):
-    """Both heads at every (or the given) timestep of a 64 px schedule of `steps` steps, thresholds at 0."""
-    from tiny_pipeline import make_pipeline
+def make_probes(steps: int = 4, blocks=BLOCKS, timesteps=None, d: int = 128, seed: int = 0, hand_bias: float = 0.0,
+                sigmas=None):  # fmt: skip
+    """Both heads at every (or the given) timestep of a schedule, by default 64 px in `steps` steps; thresholds at 0."""
+    if sigmas is None:
+        from tiny_pipeline import make_pipeline
 
-    scheduler = make_pipeline().scheduler
-    scheduler.set_timesteps(sigmas=[1 - k / steps for k in range(steps)], mu=0.5)
-    sigmas = scheduler.sigmas.tolist()
+        scheduler = make_pipeline().scheduler
+        scheduler.set_timesteps(sigmas=[1 - k / steps for k in range(steps)], mu=0.5)
+        sigmas = scheduler.sigmas.tolist()
     cells = grid(blocks, timesteps or range(steps, 0, -1))
     g = torch.Generator().manual_seed(seed)
     readouts = {}

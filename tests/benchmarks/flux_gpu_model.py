@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from badhands.diffusion.blocks import PUBLISHED_CONFIGS, TokenGrid, block_names
+from badhands.diffusion.blocks import TokenGrid, block_names
 from badhands.diffusion.generation import Embedding, generate_latents
 from badhands.diffusion.models import ModelSpec
 from badhands.diffusion.preview import decode
+from badhands.diffusion.random_model import make_component, published
 
 POST = ("double.12", "single.8", "single.12", "single.16", "single.24", "single.32")
 POST_TIMESTEPS = (20, 19, 18, 17, 15, 12, 8, 3)
@@ -103,32 +104,15 @@ def build(folder: Path, rehearse: bool, pipeline: bool = True) -> Setup:
     return Setup(pipe, spec, embeddings, folder, rehearse)
 
 
-@torch.no_grad()
 def full_pipeline() -> Any:
     """FluxPipeline without text encoders, 11.9 B random bfloat16 weights, equal in every process."""
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from diffusers import FluxPipeline
 
-    config = {k: v for k, v in PUBLISHED_CONFIGS["black-forest-labs/FLUX.1-dev"].items() if not k.startswith("_")}
-    with torch.device("meta"):
-        transformer = FluxTransformer2DModel(**config)
-        vae = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=16, norm_num_groups=32,
-            sample_size=1024, scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False,
-            use_post_quant_conv=False, force_upcast=True,
-        )  # fmt: skip
-    generator = torch.Generator("cuda").manual_seed(0)
-    for model in (transformer, vae):
-        model.to(torch.bfloat16).to_empty(device="cuda").eval()
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1:  # unit gain: activations keep their scale from layer to layer
-                parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
-            else:
-                parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
-    scheduler = FlowMatchEulerDiscreteScheduler(
-        num_train_timesteps=1000, shift=3.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15,
-        base_image_seq_len=256, max_image_seq_len=4096,
-    )  # fmt: skip
+    parts = published("black-forest-labs/FLUX.1-dev").parts
+    scheduler, vae, transformer = (
+        make_component(parts[name], "full", torch.bfloat16, torch.device("cuda"), seed)
+        for seed, name in enumerate(("scheduler", "vae", "transformer"))
+    )
     pipe = FluxPipeline(scheduler, vae, None, None, None, None, transformer)
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -63,7 +63,7 @@ class capture:
     stream of their own and nothing waits for them until the `with` block ends.
 
     Args:
-        pipe: a diffusers pipeline whose transformer has a row in `blocks.LAYOUTS`.
+        pipe: a diffusers pipeline of a family in `diffusion/families`.
         blocks: names such as `single.8`, also `xt` (the packed latent of the step) and `x0` (predicted clean latent).
         timesteps: counting down, `num_steps` (pure noise) to 1.
         tokens: indices on the row-major token grid: one array for a batch of one, a list of arrays with one per batch

@@ -40,6 +40,8 @@ def fingerprint(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
         "transformers": transformers.__version__,
         "matmul_precision": torch.get_float32_matmul_precision(),
     }
+    if spec.compile:  # left out otherwise: studies made before there was a choice keep their fingerprint
+        facts["compile"] = True
     return short(facts), facts
 
 

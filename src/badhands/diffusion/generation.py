@@ -2,12 +2,13 @@
 
 import gc
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
 from PIL import Image
 
+from badhands.diffusion.families import Embedding, family_of_pipe
 from badhands.diffusion.fingerprint import differences, fingerprint
 from badhands.diffusion.models import ModelSpec, load_pipeline
 from badhands.diffusion.preview import decode
@@ -15,26 +16,16 @@ from badhands.diffusion.preview import decode
 __all__ = ["Embedding", "differences", "embed_prompts", "encode", "fingerprint", "generate", "generate_latents"]
 
 
-@dataclass(frozen=True)
-class Embedding:
-    """What the text encoders say of one prompt, on the CPU."""
-
-    prompt_embeds: torch.Tensor
-    """[max_sequence_length, d_text]"""
-    pooled_prompt_embeds: torch.Tensor
-    """[d_pooled]"""
-
-
 @torch.no_grad()
 def encode(pipe: Any, prompts: Iterable[str], max_sequence_length: int) -> dict[str, Embedding]:
     """Embeddings of the distinct prompts, encoded one at a time so that none depends on its neighbours."""
-    embeddings: dict[str, Embedding] = {}
-    for prompt in dict.fromkeys(prompts):
-        embeds, pooled, _ = pipe.encode_prompt(
-            prompt=prompt, prompt_2=None, num_images_per_prompt=1, max_sequence_length=max_sequence_length
-        )
-        embeddings[prompt] = Embedding(embeds[0].cpu(), pooled[0].cpu())
-    return embeddings
+    family = family_of_pipe(pipe)
+    unwanted = family.negative_of(pipe)
+    negative = None if unwanted is None else family.encode(pipe, unwanted, max_sequence_length)
+    return {
+        prompt: replace(family.encode(pipe, prompt, max_sequence_length), negative=negative)
+        for prompt in dict.fromkeys(prompts)
+    }
 
 
 def embed_prompts(spec: ModelSpec, prompts: Iterable[str]) -> dict[str, Embedding]:
@@ -63,18 +54,24 @@ def generate_latents(pipe: Any, embeddings: Sequence[Embedding], seeds: Sequence
         raise ValueError(f"{len(embeddings)} embeddings and {n} seeds: give as many of each, 1 to {spec.batch_size}")
     fill = spec.batch_size - n
     embeddings, seeds = [*embeddings, *[embeddings[-1]] * fill], [*seeds, *[seeds[-1]] * fill]
-    device = pipe._execution_device
-    latents = pipe(
-        prompt_embeds=torch.stack([e.prompt_embeds for e in embeddings]).to(device),
-        pooled_prompt_embeds=torch.stack([e.pooled_prompt_embeds for e in embeddings]).to(device),
+    family = family_of_pipe(pipe)
+    last: dict[str, torch.Tensor] = {}
+
+    def keep(_pipe: Any, _step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        last["latents"] = tensors["latents"]
+        return {}
+
+    # What a pipeline calls its latent output differs (FLUX.2 klein: the VAE's own scale); the last step's does not.
+    pipe(
         height=spec.height,
         width=spec.width,
         num_inference_steps=spec.steps,
-        guidance_scale=spec.guidance,
         generator=[torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds],
         output_type="latent",
-    ).images
-    return latents[:n]
+        callback_on_step_end=keep,
+        **family.arguments(embeddings, spec.guidance, pipe._execution_device),
+    )
+    return family.pack(last["latents"])[:n]
 
 
 def generate(

@@ -6,17 +6,23 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from badhands import shipped
-from badhands.diffusion.blocks import PUBLISHED_CONFIGS, TokenGrid
+from badhands.diffusion.blocks import TokenGrid
+from badhands.diffusion.families import Family, family_of
+from badhands.diffusion.families.published import published_config
+from badhands.diffusion.memory import check_memory, decoding_bytes, folder_values, model_bytes
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _TEXT = ("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3")
 _IMAGE = ("transformer", "vae")
+_GROUP_BYTES = 3e9
+"""On the device with offload=group: a few layers on their way."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +39,15 @@ class ModelSpec:
     revision: str | None = None
     dtype: str = "bfloat16"
     max_sequence_length: int = 512
-    """Tokens of T5 text; padding is attended to, so it changes the picture."""
+    """Tokens of text; where padding is attended to, it changes the picture."""
     offload: str = "none"
     """none, model (one sub-model on the GPU at a time), or group (layers travel; slowest, least memory)."""
     quantization: str = "none"
     """none, nf4 or int8 (bitsandbytes, on a GPU): a different model, so part of the fingerprint."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:1."""
+    compile: bool = False
+    """Compile the transformer's blocks: quicker, and other last bits, so part of the fingerprint."""
     batch_size: int = 1
     """Pictures are always made in batches of exactly this size: the last bits depend on it."""
 
@@ -48,8 +56,6 @@ class ModelSpec:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"model.{name}={value!r}: it must be a positive whole number")
-        if self.max_sequence_length > 512:
-            raise ValueError(f"model.max_sequence_length={self.max_sequence_length}: T5 takes at most 512")
         choices = {"dtype": DTYPES, "offload": ("none", "model", "group"), "quantization": ("none", "nf4", "int8")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -101,25 +107,50 @@ class ModelSpec:
                 )
         return device
 
+    def devices(self, count: int) -> tuple[str, ...]:
+        """`model.device` of each of `count` worker processes: every visible GPU in turn, or one device for all."""
+        if self.torch_device().type != "cuda" or ":" in self.device:
+            return (self.device,) * count
+        cards = torch.cuda.device_count()
+        return tuple(f"cuda:{i % cards}" for i in range(count))
+
 
 def transformer_config(spec: ModelSpec) -> dict[str, Any]:
-    """The transformer's config.json, before any weight is read; for published FLUX models without a network.
+    """The transformer's config.json, before any weight is read; for published models without a network.
 
     Raises:
         ValueError: it cannot be had.
     """
-    return _component_config(spec, "transformer") or PUBLISHED_CONFIGS.get(spec.path) or _remote_config(spec)
+    return _component_config(spec, "transformer")
+
+
+def family_for(spec: ModelSpec) -> Family:
+    """The family of the spec's model, and that the spec suits it.
+
+    Raises:
+        ValueError: no family, or a setting that this family cannot keep true.
+    """
+    family = family_of(transformer_config(spec))
+    if spec.max_sequence_length > family.longest_text:
+        raise ValueError(
+            f"model.max_sequence_length={spec.max_sequence_length}: {family.name} takes at most {family.longest_text}"
+        )
+    if family.pads_to_neighbours and spec.batch_size > 1:
+        raise ValueError(
+            f"model.batch_size={spec.batch_size}: {family.name} pads a batch to its longest prompt, so a picture would "
+            "depend on its neighbours and could not be made again alone; use model.batch_size=1"
+        )
+    return family
 
 
 def token_grid(spec: ModelSpec) -> TokenGrid:
-    """The grid of image tokens at the spec's size, from the VAE's config alone.
+    """The grid of image tokens at the spec's size, from the configs alone.
 
     Raises:
         ValueError: height or width do not fit the model.
     """
-    vae = _component_config(spec, "vae")
-    halvings = len(vae["block_out_channels"]) - 1 if vae else 3
-    return TokenGrid.of(spec.height, spec.width, 2 ** (halvings + 1))
+    family = family_for(spec)
+    return TokenGrid.of(spec.height, spec.width, 2 ** family.halvings(_component_config(spec, "vae")) * family.patch)
 
 
 def load_pipeline(spec: ModelSpec, part: Literal["all", "text", "image"] = "all") -> Any:
@@ -137,12 +168,13 @@ def load_pipeline(spec: ModelSpec, part: Literal["all", "text", "image"] = "all"
 
     device = spec.torch_device()
     token_grid(spec)
-    options: dict[str, Any] = {"dtype": spec.torch_dtype, **_quantized(spec, part)}
-    folder = spec.folder
+    family = family_for(spec)
+    options: dict[str, Any] = {"dtype": spec.torch_dtype, **_quantized(spec, family, part)}
+    folder = spec.folder or _download(spec)
     try:
-        if folder is None:
-            folder = Path(DiffusionPipeline.download(spec.path, revision=spec.revision))
         index = check_folder(folder)
+        check_pipeline(index, family, spec.path)
+        _check_memory(spec, family, folder, part, device)
         for names, unwanted in ((_TEXT, part == "image"), (_IMAGE, part == "text")):
             options |= {name: None for name in names if unwanted and name in index}
         pipe = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **options)
@@ -158,7 +190,25 @@ def load_pipeline(spec: ModelSpec, part: Literal["all", "text", "image"] = "all"
         pipe.to(device)
     if device.type == "cpu":
         _align(pipe)
+    if spec.compile and pipe.transformer is not None:
+        if not getattr(pipe.transformer, "_repeated_blocks", None):
+            raise ValueError(f"model.compile=true: diffusers cannot compile the blocks of {family.name}; set it false")
+        pipe.transformer.compile_repeated_blocks()
     return pipe
+
+
+def check_pipeline(index: Mapping[str, Any], family: Family, path: str) -> None:
+    """Pass if the folder's pipeline is one that draws from a prompt alone.
+
+    Raises:
+        ValueError: an editing pipeline, or one of another family.
+    """
+    found = index.get("_class_name")
+    if found not in family.pipelines:
+        raise ValueError(
+            f"{path} is a {found}, and {family.name} draws with {' or '.join(family.pipelines)}: give the "
+            "text-to-image model; pictures made from other pictures are not studied"
+        )
 
 
 def check_folder(folder: Path) -> dict[str, Any]:
@@ -196,10 +246,10 @@ def _check_length(file: Path) -> None:
         raise ValueError(f"{file} is damaged or cut short ({size} bytes): download the model again")
 
 
-def _component_config(spec: ModelSpec, component: str) -> dict[str, Any] | None:
+def _component_config(spec: ModelSpec, component: str) -> dict[str, Any]:
     folder = spec.folder
     if folder is None:
-        return None
+        return published_config(spec.path, component) or _remote_config(spec, component)
     path = folder / component / "config.json"
     if not path.is_file():
         raise ValueError(f"{folder} is no complete diffusers folder: {component}/config.json is missing")
@@ -209,20 +259,74 @@ def _component_config(spec: ModelSpec, component: str) -> dict[str, Any] | None:
         raise ValueError(f"{path} is damaged ({error}): download the model again") from error
 
 
-def _remote_config(spec: ModelSpec) -> dict[str, Any]:
+@lru_cache(maxsize=16)
+def _remote_config(spec: ModelSpec, component: str) -> dict[str, Any]:
     from huggingface_hub import hf_hub_download
 
     try:
-        return json.loads(
-            Path(hf_hub_download(spec.path, "transformer/config.json", revision=spec.revision)).read_text()
-        )
+        file = hf_hub_download(spec.path, f"{component}/config.json", revision=spec.revision)
     except Exception as error:
-        raise ValueError(
-            f"the config of {spec.path} cannot be had ({type(error).__name__}): give a local folder"
-        ) from error
+        raise _cannot_be_had(spec, error) from error
+    return json.loads(Path(file).read_text())
 
 
-def _quantized(spec: ModelSpec, part: str) -> dict[str, Any]:
+def _download(spec: ModelSpec) -> Path:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    try:
+        return Path(DiffusionPipeline.download(spec.path, revision=spec.revision))
+    except Exception as error:
+        raise _cannot_be_had(spec, error) from error
+
+
+def _cannot_be_had(spec: ModelSpec, error: BaseException) -> ValueError:
+    """One sentence for what the Hub answered; diffusers wraps its errors, so their causes are looked at too."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, GatedRepoError):
+            return ValueError(
+                f"{spec.path} is gated: accept its licence on https://huggingface.co/{spec.path}, then run "
+                "`hf auth login`, or give a folder: model.path=/data/model"
+            )
+        if isinstance(seen, RevisionNotFoundError):
+            return ValueError(f"{spec.path} has no revision {spec.revision}: give another model.revision")
+        if isinstance(seen, RepositoryNotFoundError):
+            return ValueError(
+                f"{spec.path} is not on the Hub, or is private and you are not logged in: check the name, or run "
+                "`hf auth login`"
+            )
+        seen = seen.__cause__ or seen.__context__
+    first = (str(error).strip() or repr(error)).splitlines()[0]
+    return ValueError(f"{spec.path} cannot be fetched ({first}): connect to the network, or give a local folder")
+
+
+def _check_memory(spec: ModelSpec, family: Family, folder: Path, part: str, device: torch.device) -> None:
+    values, itemsize = folder_values(folder), spec.torch_dtype.itemsize
+    room = 0.0
+    if part != "text":
+        room = decoding_bytes(_component_config(spec, "vae"), spec.height, spec.width, itemsize)
+
+    def way(offload: str, quantization: str) -> tuple[float, float]:
+        parts = model_bytes(values, part, itemsize, quantization, family.quantized)
+        total, largest = sum(parts.values()), max(parts.values(), default=0.0)
+        if device.type == "cpu":
+            return total + room, 0.0
+        if offload == "none":
+            return total + room, 0.0
+        return (largest if offload == "model" else min(_GROUP_BYTES, largest)) + room, total
+
+    ways = {"as asked": way(spec.offload, spec.quantization)}
+    if device.type == "cuda":
+        ways["model.offload=model"] = way("model", spec.quantization)
+        if spec.quantization == "none":
+            ways["model.quantization=nf4 (another model, so another study)"] = way(spec.offload, "nf4")
+        ways["model.offload=group"] = way("group", spec.quantization)
+    check_memory(spec.name, ways, device)
+
+
+def _quantized(spec: ModelSpec, family: Family, part: str) -> dict[str, Any]:
     if spec.quantization == "none":
         return {}
     if importlib.util.find_spec("bitsandbytes") is None:
@@ -235,9 +339,9 @@ def _quantized(spec: ModelSpec, part: str) -> dict[str, Any]:
     config = PipelineQuantizationConfig(
         quant_backend="bitsandbytes_4bit" if spec.quantization == "nf4" else "bitsandbytes_8bit",
         quant_kwargs=kwargs,
-        components_to_quantize={"text": ["text_encoder_2"], "image": ["transformer"]}.get(
-            part, ["transformer", "text_encoder_2"]
-        ),
+        components_to_quantize=[
+            name for name in family.quantized if part == "all" or name.startswith("text") == (part == "text")
+        ],
     )
     return {"quantization_config": config}
 

@@ -3,8 +3,9 @@
 from typing import Any
 
 import torch
-from einops import rearrange
 from PIL import Image
+
+from badhands.diffusion.families import family_of_pipe
 
 
 def predicted_x0(x_t: torch.Tensor, velocity: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -18,22 +19,30 @@ def predicted_x0(x_t: torch.Tensor, velocity: torch.Tensor, sigma: float) -> tor
 
 
 def unpack(pipe: Any, packed: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Packed latents [B, h*w, C*4] to the VAE's latents [B, C, 2h, 2w], still scaled."""
-    patch = pipe.vae_scale_factor * 2
-    return rearrange(packed, "b (h w) (c p q) -> b c (h p) (w q)", h=height // patch, w=width // patch, p=2, q=2)
+    """Packed latents [B, h*w, c] of a height x width px picture to latent pixels [B, C, H, W], still scaled."""
+    family = family_of_pipe(pipe)
+    patch = pipe.vae_scale_factor * family.patch
+    return family.unpack(packed, (height // patch, width // patch))
 
 
 @torch.no_grad()
-def decode(pipe: Any, packed: torch.Tensor, height: int, width: int) -> list[Image.Image]:
+def decode(
+    pipe: Any, packed: torch.Tensor, height: int, width: int, *, scale: int = 1, vae: Any = None
+) -> list[Image.Image]:
     """Packed latents [B, n, c] to B pictures of height x width px.
 
     One at a time: the VAE's result depends on the batch size in its last bits, and its memory grows with it.
+
+    Args:
+        scale: averages `scale` x `scale` latent pixels first, so the picture is that much smaller and cheaper.
+        vae: another decoder for the same latents (`load_tiny_vae`).
     """
-    vae = pipe.vae
-    latents = unpack(pipe, packed, height, width) / vae.config.scaling_factor + vae.config.shift_factor
+    family, vae = family_of_pipe(pipe), vae or pipe.vae
+    latents = family.denormalise(unpack(pipe, packed, height, width), vae)
+    if scale > 1:
+        latents = torch.nn.functional.avg_pool2d(latents, scale)
     latents = latents.to(dtype=vae.dtype, device=pipe._execution_device)
     images: list[Image.Image] = []
     for latent in latents.split(1):
-        pixels = vae.decode(latent, return_dict=False)[0]
-        images += pipe.image_processor.postprocess(pixels, output_type="pil")
+        images += pipe.image_processor.postprocess(family.pixels(vae, latent), output_type="pil")
     return images

@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from einops import rearrange
 
 from badhands.cells import PSEUDO_BLOCKS
-from badhands.diffusion.blocks import Family, Layout, check_blocks, find_block, image_tokens, layout, with_image_tokens
+from badhands.diffusion.blocks import check_blocks, find_block, image_tokens, with_image_tokens
+from badhands.diffusion.families import BlockList, Family, family_of
 from badhands.diffusion.preview import predicted_x0
 from badhands.diffusion.refusals import refuse_untappable
 
@@ -74,7 +74,14 @@ class StepEnd:
 OnBlock = Callable[[Moment, str, torch.Tensor], torch.Tensor | None]
 OnStep = Callable[[StepEnd], None]
 
-_PER_IMAGE = ("timestep", "guidance", "encoder_hidden_states", "pooled_projections", "encoder_hidden_states_mask")
+_PER_IMAGE = (
+    "timestep",
+    "guidance",
+    "encoder_hidden_states",
+    "pooled_projections",
+    "encoder_hidden_states_mask",
+    "attention_mask",
+)
 """Keyword arguments of the transformer that the pipeline keeps at the first batch size when members are dropped."""
 
 
@@ -85,7 +92,7 @@ class Taps:
     `compile_repeated_blocks` are tapped outside their compiled graph, so nothing is recompiled.
 
     Args:
-        pipe: a diffusers pipeline whose transformer has a row in `blocks.LAYOUTS`.
+        pipe: a diffusers pipeline of a family in `diffusion/families`.
         blocks: names such as `single.8`.
         on_block: called as `on_block(moment, block, tokens)` with the image tokens [B, n, d] that a block put out, a
             view to be copied from, not kept. A tensor it returns takes the tokens' place (steering).
@@ -114,7 +121,7 @@ class Taps:
         refuse_untappable(transformer, pipe.scheduler)
         self.pipe = pipe
         self.config = {**transformer.config, "_class_name": type(transformer).__name__}
-        self.layout: Layout = layout(self.config)
+        self.family: Family = family_of(self.config)
         self.blocks = check_blocks(self.config, blocks)
         pseudo = [name for name in self.blocks if name in PSEUDO_BLOCKS]
         if pseudo:
@@ -123,6 +130,10 @@ class Taps:
         self._on_block = on_block
         self._on_step = on_step
         self._undo: list[Callable[[], Any]] = []
+        self.grid: tuple[int, int] = (0, 0)
+        """Rows and columns of image tokens of the running generation."""
+        self.doubled = False
+        """Whether a call of the transformer holds both branches of guidance."""
         self._generation = -1
         self._schedule: Any = None
         self._moment: Moment | None = None
@@ -135,8 +146,8 @@ class Taps:
             self._undo.append(before.remove)
             self._undo.append(transformer.register_forward_hook(self._after_transformer).remove)
             for name in self.blocks:
-                block, family = find_block(transformer, self.config, name)
-                self._tap(block, partial(self._after_block, name, family))
+                block, rows = find_block(transformer, self.config, name)
+                self._tap(block, partial(self._after_block, name, rows))
             self._tap_scheduler(scheduler)
         except BaseException:
             self._remove()
@@ -188,10 +199,8 @@ class Taps:
         scheduler = self.pipe.scheduler
         if scheduler is not self._scheduler:
             raise RuntimeError("the pipeline's scheduler was exchanged under the taps: exchange it before opening them")
-        hidden = kwargs.get("hidden_states", args[0] if args else None)
-        assert hidden is not None
         if scheduler.step_index is None and scheduler.timesteps is not self._schedule:
-            self._begin(scheduler, hidden, kwargs)
+            self._begin(scheduler, args, kwargs)
         elif self._schedule is None:
             raise RuntimeError("the taps were opened in the middle of a generation: open them before the pipeline call")
         step = self._first_step if scheduler.step_index is None else scheduler.step_index
@@ -205,11 +214,16 @@ class Taps:
             branch=self._calls,
             members=self._members,
         )
+        if self._calls >= self._most_calls:
+            raise ValueError(
+                f"{type(self.pipe).__name__} called the transformer {self._calls + 1} times in a step, for more than "
+                "the two branches of guidance: switch skip-layer guidance and its like off"
+            )
         self._calls += 1
         self._fired: dict[str, int] = dict.fromkeys(self.blocks, 0)
         if len(self._members) == self._batch:
             return None
-        alive = torch.tensor(self._members, device=hidden.device)
+        alive = torch.tensor(self._members, device=self._device)
         return args, {
             name: value[alive]
             if name in _PER_IMAGE and torch.is_tensor(value) and value.ndim and value.shape[0] == self._batch
@@ -217,22 +231,23 @@ class Taps:
             for name, value in kwargs.items()
         }
 
-    def _begin(self, scheduler: Any, hidden: torch.Tensor, kwargs: dict[str, Any]) -> None:
+    def _begin(self, scheduler: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         refuse_untappable(self._transformer, scheduler)
         self._generation += 1
         self._schedule = scheduler.timesteps
         self._num_steps = len(scheduler.timesteps)
-        # The only wait for the device, before the first block of a generation is queued.
+        # The only waits for the device, before the first block of a generation is queued.
         self._sigmas: list[float] = scheduler.sigmas.tolist()
+        call = self.family.look(self.pipe, self._transformer, args, kwargs)
         begin = scheduler.begin_index
         self._first_step = self._nearest(scheduler, kwargs) if begin is None else int(begin)
-        self._doubled = self.layout.guidance_batch == "uncond_first" and bool(
-            getattr(self.pipe, "do_classifier_free_guidance", False)
-        )
-        self._batch = hidden.shape[0] // (2 if self._doubled else 1)
+        self.doubled = self.family.batches_guidance(self.pipe)
+        self._most_calls = 1 if self.doubled else 2
+        self._batch = call.batch // (2 if self.doubled else 1)
         self._members = tuple(range(self._batch))
-        side = self.layout.patch
-        self._count = hidden.shape[1] if hidden.ndim == 3 else (hidden.shape[-2] // side) * (hidden.shape[-1] // side)
+        self._device = call.device
+        self.grid = call.grid
+        self._count = call.grid[0] * call.grid[1]
         self._calls = 0
 
     @staticmethod
@@ -245,25 +260,27 @@ class Taps:
         t = t * scheduler.config.num_train_timesteps if t <= 1 else t
         return int((scheduler.timesteps.float().cpu() - t).abs().argmin())
 
-    def _after_block(self, name: str, family: Family, output: Any) -> Any:
+    def _after_block(self, name: str, rows: BlockList, output: Any) -> Any:
         moment = self._moment
         if moment is None:
             return None
         self._fired[name] += 1
         if self._on_block is None or (self.timesteps is not None and moment.timestep not in self.timesteps):
             return None
-        tokens = image_tokens(output, family, self._count)
-        if not self._doubled:
+        tokens = image_tokens(output, rows, self._count)
+        if not self.doubled:
             changed = self._on_block(moment, name, tokens)
         else:
-            uncond, cond = tokens.chunk(2)
-            new_cond = self._on_block(moment, name, cond)
-            new_uncond = self._on_block(_unconditional(moment), name, uncond)
+            # Halves in the order of the batch; the conditional one is branch 0 wherever it stands.
+            halves = tokens.chunk(2)
+            moments = [moment, _unconditional(moment)]
+            if self.family.guidance_batch == "uncond_first":
+                moments.reverse()
+            new = [self._on_block(m, name, half) for m, half in zip(moments, halves, strict=True)]
             changed = None
-            if new_cond is not None or new_uncond is not None:
-                pair = (uncond if new_uncond is None else new_uncond, cond if new_cond is None else new_cond)
-                changed = torch.cat(pair)
-        return None if changed is None else with_image_tokens(output, family, changed)
+            if any(part is not None for part in new):
+                changed = torch.cat([half if part is None else part for part, half in zip(new, halves, strict=True)])
+        return None if changed is None else with_image_tokens(output, rows, changed)
 
     def _after_transformer(self, _module: Any, _args: Any, _output: Any) -> None:
         wrong = [name for name, count in self._fired.items() if count != 1]
@@ -288,26 +305,22 @@ class Taps:
         if self._on_step is None:
             return result
         x_next = result[0]
-        event = StepEnd(moment, self._packed(sample), self._packed(velocity), self._packed(x_next))
+        pack = self.family.pack
+        event = StepEnd(moment, pack(sample), pack(velocity), pack(x_next))
         self._on_step(event)
         if not event.dropped:
             return result
-        if self._doubled or sample.ndim != 3:
-            raise ValueError(
-                f"{type(self.pipe).__name__} keeps its batch together: members cannot be dropped one by one"
-            )
         places = [i for i, member in enumerate(moment.members) if member not in event.dropped]
         if not places:
             raise AllDropped(f"all {len(moment.members)} images were dropped at timestep {moment.timestep}")
+        if self.doubled or sample.ndim != 3:
+            raise ValueError(
+                f"{type(self.pipe).__name__} keeps its batch together: members cannot be dropped one by one. "
+                "Use model.batch_size=1"
+            )
         self._members = tuple(moment.members[i] for i in places)
         kept = x_next[torch.tensor(places, device=x_next.device)]
         return (kept, *result[1:]) if isinstance(result, tuple) else type(result)(prev_sample=kept)
-
-    def _packed(self, latent: torch.Tensor) -> torch.Tensor:
-        if latent.ndim == 3:
-            return latent
-        side = self.layout.patch
-        return rearrange(latent, "b c (h p) (w q) -> b (h w) (c p q)", p=side, q=side)
 
 
 def _unconditional(moment: Moment) -> Moment:

@@ -1,30 +1,19 @@
-"""Pairs of prompt and seed that no study has seen, and pictures of them."""
+"""Pairs of prompt and seed that no study has seen."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
-from diffusers.utils.logging import disable_progress_bar
-from PIL import Image
 
-from badhands.diffusion.generation import Embedding, embed_prompts, generate_latents
-from badhands.diffusion.models import ModelSpec, load_pipeline
-from badhands.diffusion.preview import decode
+from badhands.diffusion.models import ModelSpec
+from badhands.diffusion.scene import Pair, Scene
 from badhands.probes.artifact import Probes
 from badhands.study.prompts import HANDS, load_prompts
 
+__all__ = ["FIRST_SEED", "Pair", "Scene", "find_judge", "fresh_pairs", "made_with", "referee", "study_prompts"]
+
 FIRST_SEED = 1_000_000
 """Of fresh pairs; the seeds of studies start at 0."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One picture to be made."""
-
-    prompt: str
-    seed: int
 
 
 def fresh_pairs(
@@ -55,33 +44,6 @@ def study_prompts(name: str | None) -> set[str]:
     if not name or not study_folder(name).is_dir():
         return set()
     return {entry.prompt for entry in Study(study_folder(name)).manifest.entries}
-
-
-class Scene:
-    """A model that draws pairs. Text encoders are let go before the transformer is loaded."""
-
-    def __init__(self, spec: ModelSpec, prompts: Sequence[str], pipe: Any = None) -> None:
-        disable_progress_bar()
-        self.spec = spec
-        if pipe is not None:
-            from badhands.diffusion.generation import encode
-
-            self.embeddings: dict[str, Embedding] = encode(pipe, prompts, spec.max_sequence_length)
-        else:
-            self.embeddings = embed_prompts(spec, prompts)
-        self.pipe = pipe or load_pipeline(spec, "image")
-
-    def latents(self, pairs: Sequence[Pair]) -> torch.Tensor:
-        """Final packed latents [n, tokens, c] of the pairs that nothing stopped, as one batch of exactly their number.
-
-        Raises:
-            AllDropped: a policy stopped all of them.
-        """
-        spec = replace(self.spec, batch_size=len(pairs))
-        return generate_latents(self.pipe, [self.embeddings[p.prompt] for p in pairs], [p.seed for p in pairs], spec)
-
-    def pictures(self, latents: torch.Tensor) -> list[Image.Image]:
-        return decode(self.pipe, latents, self.spec.height, self.spec.width)
 
 
 def referee(spec: ModelSpec) -> Any:

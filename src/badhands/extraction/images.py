@@ -24,7 +24,7 @@ T = TypeVar("T")
 Generation = tuple[str, dict[str, Any]]
 """Fingerprint, and the facts behind it."""
 
-ASKED = ("weights", "dtype", "quantization", "height", "width", "steps", "guidance", "max_sequence_length")
+ASKED = ("weights", "dtype", "quantization", "compile", "height", "width", "steps", "guidance", "max_sequence_length")
 """Facts of a fingerprint that a user chooses; the others say where and with what it ran."""
 
 

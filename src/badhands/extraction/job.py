@@ -7,9 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from badhands.cells import PSEUDO_BLOCKS, Cell, grid
-from badhands.diffusion.blocks import TokenGrid, check_blocks, width
-from badhands.diffusion.models import DTYPES, ModelSpec, token_grid, transformer_config
+from badhands.diffusion.blocks import TokenGrid, check_blocks
+from badhands.diffusion.families import family_of
+from badhands.diffusion.models import ModelSpec, token_grid, transformer_config
 from badhands.diffusion.schedule import choose_timesteps
 from badhands.extraction.plan import Planned, Shard, plan_images
 from badhands.study.choice import LabelChoice
@@ -122,8 +125,10 @@ class Job:
 
     def cell_bytes(self, cell: Cell) -> int:
         """Bytes of one captured token in this cell."""
-        channels = int(self.model["in_channels"]) if cell.block in PSEUDO_BLOCKS else width(self.model)
-        return channels * DTYPES[self.spec.dtype].itemsize
+        family, itemsize = family_of(self.model), self.spec.torch_dtype.itemsize
+        if cell.block in PSEUDO_BLOCKS:
+            return family.latent_channels(self.model) * (4 if family.float32_latents else itemsize)
+        return family.width(self.model) * itemsize
 
 
 def read_prompts(options: Mapping[str, Any]) -> list[Prompt]:
@@ -147,10 +152,12 @@ def read_prompts(options: Mapping[str, Any]) -> list[Prompt]:
 
 
 def _workers(wanted: Any, spec: ModelSpec, shard: Shard, images: int) -> int:
-    """`auto`: one a core on a CPU; one where a GPU does the work, or where the user starts shards himself."""
+    """`auto`: one a core on a CPU, one a visible GPU; one where the user starts shards himself or names a card."""
     if wanted != "auto":
         return int(wanted)
-    if shard.count > 1 or spec.torch_device().type != "cpu":
+    if shard.count > 1 or ":" in spec.device:
         return 1
+    if spec.torch_device().type == "cuda":
+        return max(1, min(torch.cuda.device_count(), images // spec.batch_size))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, images // (2 * spec.batch_size)))

@@ -3,18 +3,18 @@
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from diffusers.utils.logging import disable_progress_bar
 from PIL import Image
 
 from badhands.cells import Cell
 from badhands.diffusion.capture import capture
-from badhands.diffusion.generation import Embedding, embed_prompts, generate_latents
-from badhands.diffusion.models import ModelSpec, load_pipeline
+from badhands.diffusion.generation import Embedding
+from badhands.diffusion.models import ModelSpec
 from badhands.diffusion.preview import decode
+from badhands.diffusion.scene import Scene
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,13 @@ class PipelineRenderer:
 
     def __init__(self, spec: ModelSpec):
         self.spec = spec
-        self._pipe: Any = None
-        disable_progress_bar()  # of loading: it would break up the stages' own bars
+        self.scene = Scene(spec)
 
     def embed(self, prompts: Iterable[str]) -> dict[str, Embedding]:
-        return embed_prompts(self.spec, prompts)
+        return self.scene.embed(prompts)
 
     def render(self, embeddings: Sequence[Embedding], seeds: Sequence[int]) -> list[Image.Image]:
-        latents = generate_latents(self._pipeline(), embeddings, seeds, self.spec)
-        return decode(self._pipe, latents, self.spec.height, self.spec.width)
+        return self.scene.pictures(self.scene.draw(embeddings, seeds))
 
     def replay(
         self,
@@ -78,20 +76,15 @@ class PipelineRenderer:
         tokens: Sequence[np.ndarray],
         previews: Sequence[int] = (),
     ) -> list[Replay]:
-        pipe, size = self._pipeline(), (self.spec.height, self.spec.width)
+        pipe, size = self.scene.pipe, (self.spec.height, self.spec.width)
         with ExitStack() as stack:
             taken = stack.enter_context(capture(pipe, blocks, timesteps, list(tokens)))
             clean = stack.enter_context(capture(pipe, ["x0"], previews)) if previews else None
-            latents = generate_latents(pipe, embeddings, seeds, self.spec)
-        images = decode(pipe, latents, *size)
+            latents = self.scene.draw(embeddings, seeds)
+        images = self.scene.pictures(latents)
         made = [Replay(image, taken.member(i), taken.steps) for i, image in enumerate(images)]
         if clean is not None:
             for i, replay in enumerate(made):
                 for cell, packed in clean.member(i).items():
                     (replay.previews[cell.timestep],) = decode(pipe, packed[None], *size)
         return made
-
-    def _pipeline(self) -> Any:
-        if self._pipe is None:
-            self._pipe = load_pipeline(self.spec, "image")
-        return self._pipe

@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import replace
+from multiprocessing.queues import SimpleQueue
 from typing import Any, TypeVar
 
 import torch
@@ -31,7 +33,8 @@ class Workers:
 
     Args:
         make: called in each process once; must be importable (a class or module-level function).
-        count: processes. Small models on CPUs do better with a process a core than with many threads.
+        count: processes. Small models on CPUs do better with a process a core than with many threads; on GPUs each
+            process has a card of its own, in turn.
         threads: torch threads in each of them, and in this process.
     """
 
@@ -61,11 +64,15 @@ class Workers:
                 yield function(self.here, task)
             return
         if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            devices = context.SimpleQueue()  # every process takes one as it starts
+            for device in self._spec.devices(self._count):
+                devices.put(device)
             self._pool = ProcessPoolExecutor(
                 self._count,
-                mp_context=multiprocessing.get_context("spawn"),
+                mp_context=context,
                 initializer=_start,
-                initargs=(self._make, self._spec, self._threads, os.getpid()),
+                initargs=(self._make, self._spec, devices, self._threads, os.getpid()),
             )
         queue, running = iter(tasks), set[Future[Result]]()
         while True:
@@ -78,10 +85,10 @@ class Workers:
                 yield future.result()
 
 
-def _start(make: MakeRenderer, spec: ModelSpec, threads: int, parent: int) -> None:
+def _start(make: MakeRenderer, spec: ModelSpec, devices: "SimpleQueue[str]", threads: int, parent: int) -> None:
     global _renderer
     use_threads(threads)
-    _renderer = make(spec)
+    _renderer = make(replace(spec, device=devices.get()))
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
 
 

@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from badhands import CONF_DIR, OUTPUTS
-from badhands.diffusion.generation import embed_prompts, generate
-from badhands.diffusion.models import ModelSpec, load_pipeline
+from badhands.diffusion.models import ModelSpec
+from badhands.diffusion.scene import Pair, Scene
 from badhands.figures.palette import BAD, GOOD, NOT_HAND
 from badhands.tiny_hands.attributes import VOCABULARY, attributes_of, random_captions
 from badhands.tiny_hands.judge import Judge, Verdict
@@ -32,15 +32,12 @@ def draw(spec: ModelSpec, count: int, folder: Path) -> tuple[np.ndarray, list[st
     """`count` images uint8 [n, h, w, 3] of fresh (prompt, seed) pairs; batches kept in `folder` are read, not made."""
     folder.mkdir(parents=True, exist_ok=True)
     prompts = [text for text, _ in random_captions(count, FIRST_SEED)]
-    embeddings = embed_prompts(spec, prompts)
-    pipe, images = None, []
+    scene, images = Scene(spec, prompts), []
     for start in tqdm(range(0, count, spec.batch_size), desc=f"draw with {spec.name}", unit="batch"):
         kept = folder / f"{start:06d}-{spec.batch_size}.npy"
         if not kept.exists():
-            pipe = pipe or load_pipeline(spec, "image")
             these = prompts[start : start + spec.batch_size]
-            seeds = range(FIRST_SEED + start, FIRST_SEED + start + len(these))
-            made = generate(pipe, [embeddings[p] for p in these], list(seeds), spec)
+            made = scene.generate([Pair(prompt, FIRST_SEED + start + i) for i, prompt in enumerate(these)])
             temporary = kept.with_suffix(".tmp.npy")
             np.save(temporary, np.stack([np.asarray(image) for image in made]))
             temporary.rename(kept)
@@ -96,12 +93,11 @@ def seconds_per_batch(spec: ModelSpec, size: int = 16) -> float:
     """Seconds that one batch of `size` images takes, after one to warm up."""
     options: dict[str, Any] = {**vars(spec), "batch_size": size}
     spec = ModelSpec(**options)
-    prompts = [text for text, _ in random_captions(size, 0)]
-    embeddings = embed_prompts(spec, prompts)
-    pipe = load_pipeline(spec, "image")
+    pairs = [Pair(text, seed) for seed, (text, _) in enumerate(random_captions(size, 0))]
+    scene = Scene(spec, [pair.prompt for pair in pairs])
     for _ in range(2):
         start = time.perf_counter()
-        list(generate(pipe, [embeddings[p] for p in prompts], list(range(size)), spec))
+        list(scene.generate(pairs))
     return time.perf_counter() - start
 
 

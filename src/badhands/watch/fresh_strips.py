@@ -9,8 +9,8 @@ import pandas as pd
 from PIL import Image
 
 from badhands.cells import PSEUDO_BLOCKS, Cell
-from badhands.diffusion.generation import embed_prompts, generate_latents
-from badhands.diffusion.models import ModelSpec, load_pipeline
+from badhands.diffusion.models import ModelSpec
+from badhands.diffusion.scene import Scene
 from badhands.probes.artifact import Probes
 from badhands.study.manifest import ImageEntry
 from badhands.watch import watch
@@ -36,13 +36,9 @@ def draw_strips(
     Raises:
         ValueError: the model cannot be loaded, or the probes are not of this model.
     """
-    from diffusers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
     blocks = shown_blocks(probes)
     pairs = fresh_pairs(entries, count * (TRIES if referee else 1))
-    embeddings = embed_prompts(spec, [prompt for prompt, _ in pairs])
-    pipe = load_pipeline(spec, "image")
+    scene = Scene(spec, [prompt for prompt, _ in pairs])
     room = {"good": count - count // 2, "bad": count // 2} if referee else {"": count}
     rows: list[pd.DataFrame] = []
     written: list[Path] = []
@@ -51,8 +47,8 @@ def draw_strips(
         if not any(room.values()):
             break
         batch = pairs[start : start + spec.batch_size]
-        with watch(pipe, probes, blocks=blocks) as seen:
-            generate_latents(pipe, [embeddings[prompt] for prompt, _ in batch], [seed for _, seed in batch], spec)
+        with watch(scene.pipe, probes, blocks=blocks) as seen:
+            scene.draw([scene.embeddings[prompt] for prompt, _ in batch], [seed for _, seed in batch])
         scores = seen.rows()
         for member, (prompt, seed) in enumerate(batch):
             final = seen.final(member=member)

@@ -126,9 +126,7 @@ class Seen:
 
     def _decode(self, packed: Tensor) -> Image.Image:
         height, width = self.size()
-        if self.preview_scale > 1:
-            packed, height, width = shrink(packed, self.grid, self.preview_scale, height, width)
-        return decode(self.pipe, packed, height, width)[0]
+        return decode(self.pipe, packed, height, width, scale=self.preview_scale)[0]
 
     def hand_found(self, member: int = 0, generation: int = -1) -> bool:
         """Whether any block found a hand in any step."""
@@ -214,37 +212,18 @@ class watch:
         self._taps = Taps(pipe, self.seen.blocks, on_block=self._on_block, on_step=self._on_step)
         self._generation = -1
         self._cells = frozenset(cell for head, cell in probes.readouts if head == "good")
-        self._ids: Any = None
         self._heads: dict[Cell, _Heads] = {}
-        self._undo: Any = None
 
     def __enter__(self) -> Seen:
         self._taps.__enter__()
-        self._undo = self.seen.pipe.transformer.register_forward_pre_hook(self._look_at_grid, with_kwargs=True)
         return self.seen
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self._undo.remove()
         self._taps.__exit__(kind, error, trace)
-
-    def _look_at_grid(self, _module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-        """The token grid, from the positions that the pipeline gives to rotary embedding; else a square."""
-        ids = kwargs.get("img_ids")
-        hidden = kwargs.get("hidden_states", args[0] if args else None)
-        count = int(ids.shape[-2]) if ids is not None else int(hidden.shape[1]) if hidden is not None else 0
-        if count == self.seen.grid[0] * self.seen.grid[1] and self._ids is ids:
-            return
-        self._ids = ids
-        if ids is not None:
-            h, w = (int(v) + 1 for v in ids.reshape(-1, ids.shape[-1]).amax(0)[-2:].tolist())
-            self.seen.grid = (h, w)
-        else:
-            self.seen.grid = (round(count**0.5),) * 2
-        if self.seen.grid[0] * self.seen.grid[1] != count:
-            raise ValueError(f"{count} image tokens are no grid of {self.seen.grid}: this pipeline cannot be watched")
 
     def _begin(self, moment: Moment) -> None:
         self._generation = moment.generation
+        self.seen.grid = self._taps.grid
         self.seen.matched = match_steps(self.seen.probes.steps, self.seen.pipe.scheduler.sigmas.tolist())
         missing = {cell.timestep for cell in self._acting} - set(self.seen.matched.values())
         if missing:
@@ -272,7 +251,7 @@ class watch:
 
     def _on_step(self, event: StepEnd) -> None:
         moment, seen = event.moment, self.seen
-        seen.evaluations += len(moment.members) * (moment.branch + 1)
+        seen.evaluations += len(moment.members) * (2 if self._taps.doubled else moment.branch + 1)
         if self._logits:
             frame = self._frame(event)
             seen.frames.append(frame)
@@ -348,19 +327,6 @@ class _Heads:
         """Calibrated, from logits [..., 3]: of hand (0), of good for a token (1) or for the image (-1)."""
         slope, offset = self._all[head].platt
         return torch.sigmoid(slope * logits[..., head] + offset + self._shift[head])
-
-
-def shrink(packed: Tensor, grid: tuple[int, int], scale: int, height: int, width: int) -> tuple[Tensor, int, int]:
-    """Latents averaged over `scale` x `scale` latent pixels, packed again, with the size in px they decode to."""
-    from einops import rearrange
-
-    h, w = grid
-    latent = rearrange(packed, "b (h w) (c p q) -> b c (h p) (w q)", h=h, w=w, p=2, q=2)
-    small = torch.nn.functional.avg_pool2d(latent, scale)
-    small = small[..., : small.shape[-2] // 2 * 2, : small.shape[-1] // 2 * 2]
-    again = rearrange(small, "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2)
-    patch = height // h
-    return again, small.shape[-2] // 2 * patch, small.shape[-1] // 2 * patch
 
 
 def _mean(values: np.ndarray, where: np.ndarray) -> float:
