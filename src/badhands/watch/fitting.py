@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from badhands.cells import PSEUDO_BLOCKS, block_key
-from badhands.diffusion.blocks import width
+from badhands.diffusion.families import family_of_pipe
 from badhands.diffusion.fingerprint import folder_hash
 from badhands.probes.artifact import Probes
 
@@ -54,8 +54,7 @@ def check_model(pipe: Any, probes: Probes) -> None:
     Raises:
         ValueError: another width, blocks that it does not have, other weights.
     """
-    config = pipe.transformer.config
-    here = width(config)
+    here = family_of_pipe(pipe).width(pipe.transformer.config)
     trained_on = f"{probes.card.get('model', 'another model')} (fingerprint {probes.fingerprint})"
     if here != probes.width:
         raise ValueError(
