@@ -31,10 +31,23 @@ def offline(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
-@pytest.mark.parametrize("name", ["clean", "mixed"])
+MODELS = ("mixed", "clean", "clean_s", "clean_l")
+
+
+def test_what_ships_stays_small():
+    assert sum(f.stat().st_size for name in MODELS for f in (CHECKPOINTS / name).rglob("*") if f.is_file()) <= 45e6
+
+
+def test_the_sizes_share_everything_but_their_width(offline):
+    pipes = {name: load_pipeline(spec(CHECKPOINTS / name), "image") for name in MODELS}
+    widths = {name: p.transformer.config.num_attention_heads * 32 for name, p in pipes.items()}
+    assert widths == {"mixed": 128, "clean": 128, "clean_s": 96, "clean_l": 192}
+    assert len({(len(p.transformer.transformer_blocks), p.vae.config.latent_channels) for p in pipes.values()}) == 1
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_a_shipped_folder_draws_without_a_network(name, offline):
     folder = CHECKPOINTS / name
-    assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) <= 10e6
     prompts = [text for text, _ in random_captions(2, seed=5)]
     embeddings = embed_prompts(spec(folder), prompts)
     pipe = load_pipeline(spec(folder), "image")
@@ -49,7 +62,7 @@ def test_the_vae_keeps_fingers():
         images = render(sample_hands(24, seed=991, bad_share=share)).images
         assert psnr(round_trip(vae, images), images).mean() >= 30
     tokens = encode_tokens(vae, images)
-    assert tokens.shape == (24, 256, 32) and abs(tokens.mean()) < 0.2 and abs(tokens.std() - 1) < 0.2
+    assert tokens.shape == (24, 256, 16) and abs(tokens.mean()) < 0.2 and abs(tokens.std() - 1) < 0.2
 
 
 def test_a_missing_or_damaged_folder_is_named(tmp_path):

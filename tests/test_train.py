@@ -120,7 +120,7 @@ def test_any_runs_can_be_compared_by_hand(sweep, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("capture.timesteps=[20,12]", r"python extract\.py model=tiny_clean labels=judge capture=post study=made"),
+        ("capture.timesteps=[20,12]", r"python extract\.py model=tiny_hands labels=judge capture=post study=made"),
         ("study=nowhere", "python extract.py"),
         ("logger.mode=online", "wandb login"),
         ("data.kinds=both", "all, local, global"),

@@ -35,13 +35,13 @@ def save_probes(folder, model, **changed):
     generation = {"weights": folder_hash(model), "dtype": "float32", "quantization": "none", **changed}
     return type(probes)(
         probes.readouts, probes.directions, probes.means, probes.steps, probes.thresholds, probes.random_directions,
-        {**probes.card, "model": "tiny_clean", "generation": generation},
+        {**probes.card, "model": "tiny_hands", "generation": generation},
     ).save(folder)  # fmt: skip
 
 
 def test_one_picture(model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
-    with pytest.raises(ValueError, match=r"python extract\.py model=tiny_clean"):
+    with pytest.raises(ValueError, match=r"python extract\.py model=tiny_hands"):
         run(options(model), tmp_path / "none")
     save_probes(tmp_path / "runs" / "new" / "probes", model)
     run(options(model, "watch.serve=true", "watch.port=0", "watch.browser=false", "watch.linger=false"), tmp_path / "a")

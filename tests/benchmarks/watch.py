@@ -29,7 +29,7 @@ def main(rounds: int, folder: str | None) -> None:
     torch.set_num_threads(1)
     probes = Probes.load(folder) if folder else make_probes(20, BLOCKS, TIMESTEPS)
     pairs = fresh_pairs("tiny_hands", BATCH)
-    spec = ModelSpec("tiny_clean", str(CHECKPOINTS / "clean"), 64, 64, 20, 3.5, max_sequence_length=24, device="cpu",
+    spec = ModelSpec("tiny_hands", str(CHECKPOINTS / "mixed"), 64, 64, 20, 3.5, max_sequence_length=24, device="cpu",
                      batch_size=BATCH)  # fmt: skip
     scene = Scene(spec, [pair.prompt for pair in pairs])
 

@@ -54,7 +54,7 @@ def referee(spec: ModelSpec) -> Any:
     """
     judge = find_judge(spec)
     if judge is None:
-        raise ValueError("the experiments need a referee: they run with the embedded models (model=tiny_clean)")
+        raise ValueError("the experiments need a referee: they run with the embedded models (model=tiny_hands)")
     return judge
 
 

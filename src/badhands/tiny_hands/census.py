@@ -1,4 +1,4 @@
-"""`python -m badhands.tiny_hands.census model=tiny_clean`: what an embedded model draws, over fresh prompts and seeds.
+"""`python -m badhands.tiny_hands.census model=tiny_hands`: what an embedded model draws, over fresh prompts and seeds.
 
 Prints the figures of the checkpoint's card and writes a sheet of hands with the judge's verdicts. Run again, it goes on
 where it stopped.
