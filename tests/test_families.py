@@ -10,19 +10,32 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderTiny
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf, open_dict
+from PIL import Image
 
 import family_forwards
+from badhands import CONF_DIR
 from badhands.cells import Cell
+from badhands.classes import BAD, GOOD, NOT_HAND
 from badhands.diffusion.blocks import TokenGrid, block_names, width
 from badhands.diffusion.capture import capture
 from badhands.diffusion.families import family_of, family_of_pipe
 from badhands.diffusion.families.published import PUBLISHED
 from badhands.diffusion.generation import encode, generate, generate_latents
 from badhands.diffusion.models import ModelSpec, load_pipeline, token_grid
-from badhands.diffusion.preview import decode
+from badhands.diffusion.preview import decode, load_tiny_vae
 from badhands.diffusion.random_model import make_folder
 from badhands.diffusion.taps import AllDropped, Taps
+from badhands.extraction.job import Job
+from badhands.extraction.verdicts import Pause
+from badhands.study.labels import LabelLog, LabelRecord
+from badhands.study.study import Study
 from badhands.watch import watch
+from badhands.watch.__main__ import run as watch_command
+from entry_points import load
 from watch_probes import make_probes
 
 STEPS, GUIDANCE, HEIGHT, WIDTH = 3, 3.0, 24, 32  # 6 x 8 tokens of 4 px
@@ -318,3 +331,88 @@ def test_what_the_hub_answers_is_told_in_one_sentence(monkeypatch, error, messag
     with pytest.raises(ValueError, match=message) as caught:
         token_grid(spec)
     assert "\n" not in str(caught.value)
+
+
+# A whole study -------------------------------------------------------------------------------------------------------
+
+STUDIES = {
+    "black-forest-labs/FLUX.1-dev": "flux_dev", "black-forest-labs/FLUX.2-klein-base-4B": "flux2_klein_base",
+    "Tongyi-MAI/Z-Image": "z_image", "Qwen/Qwen-Image": "qwen_image",
+    "stabilityai/stable-diffusion-3.5-medium": "sd35", "lodestones/Chroma1-HD": "chroma",
+}  # fmt: skip
+
+
+def composed(name: str, *overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        options = OmegaConf.to_container(compose(name, list(overrides)), resolve=True)
+    assert isinstance(options, dict)
+    return {str(key): value for key, value in options.items()}
+
+
+@pytest.mark.parametrize("path", STUDIES)
+def test_a_whole_study(made, path, tmp_path):
+    """Pictures, labels, replay and capture, train.py, and one picture watched with the probes it made."""
+    model = made(path)
+    blocks = f"[{model.blocks[0]},{model.blocks[-1]}]"
+    one = [f"model={STUDIES[path]}", "model.name=tiny", f"model.path={model.spec.path}", "model.dtype=float32",
+           f"model.height={HEIGHT}", f"model.width={WIDTH}", f"model.steps={STEPS}", "model.device=cpu",
+           f"model.max_sequence_length={model.spec.max_sequence_length}", "model.revision=null"]  # fmt: skip
+    study = ["labels=painted", f"study={tmp_path}/study", f"capture.blocks={blocks}", "capture.timesteps=[20,10]",
+             "capture.previews=16"]  # fmt: skip
+    job = Job.of(composed("extract", *one, *study, "images=8", "workers=1", "prompts=hands"))
+    with pytest.raises(Pause):
+        load("extract").extract(job)
+    for number, planned in enumerate(job.plan):
+        classes = np.full((6, 8), NOT_HAND, np.uint8)
+        classes[1:4, number % 5 : number % 5 + 3] = BAD if number % 2 else GOOD
+        LabelLog(job.root / "labels.jsonl").append(LabelRecord(planned.id, "ann", "2026", 1.0, classes))
+    assert "8 of 8 chosen images" in load("extract").extract(job)
+    cache = Study(job.root).activations()
+    assert {cell.block for cell in cache.cells} == {"xt", "x0", model.blocks[0], model.blocks[-1]}
+    family = family_of_pipe(model.pipe)
+    assert {cache.width(cell) for cell in cache.cells} == {
+        family.latent_channels(_config(model)), family.width(_config(model))}  # fmt: skip
+
+    run = tmp_path / "run"
+    trained = [*one, *study, "debug=smoke", "data.images=null", "data.folds=2", "strips=0", "logger=none",
+               "previews=false", "analysis.contrasts=[good_vs_bad]"]  # fmt: skip
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("train", trained, return_hydra_config=True)
+    with open_dict(cfg):
+        cfg.hydra.runtime.output_dir = str(run)
+        HydraConfig.instance().set_config(cfg)
+        del cfg["hydra"]
+    load("train").main.__wrapped__(cfg)
+    assert list(run.glob("*.html"))
+
+    options = composed("watch", *one, "prompt=a hand", f"probes={run}/probes", "threads=1")
+    watch_command(options, tmp_path / "watched")
+    assert Image.open(tmp_path / "watched" / "image.png").size == (WIDTH, HEIGHT)
+    assert (tmp_path / "watched" / "strip.png").is_file()
+
+
+def test_previews_by_a_tiny_vae(made, tmp_path):
+    model = made("black-forest-labs/FLUX.1-dev")
+    tiny = AutoencoderTiny(
+        encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), latent_channels=4,
+        num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1),
+    )  # fmt: skip
+    tiny.save_pretrained(tmp_path / "taef")
+    decoder = load_tiny_vae(model.pipe, str(tmp_path / "taef"))
+    with watch(model.pipe, probes_of(model), preview_vae=decoder) as seen:
+        latents = model.latents()
+    with watch(model.pipe, probes_of(model)) as full:
+        model.latents()
+    quick, slow = (s.preview(s.frames[1], 1) for s in (seen, full))
+    assert quick is not None and slow is not None and quick.size == slow.size == (WIDTH, HEIGHT)
+    assert not np.array_equal(quick, slow)  # control: another decoder
+    by_hand = tiny.decode(family_of_pipe(model.pipe).unpack(seen.frames[1].x0[1:], (6, 8)))
+    assert np.array_equal(quick, model.pipe.image_processor.postprocess(by_hand.sample.detach())[0])
+    assert np.array_equal(seen.final(member=0), decode(model.pipe, latents, HEIGHT, WIDTH)[0])
+    with pytest.raises(ValueError, match=r"there is no AutoencoderTiny for Qwen-Image; use watch.preview=full"):
+        load_tiny_vae(made("Qwen/Qwen-Image").pipe, "taef")
+    AutoencoderTiny(latent_channels=16).save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match="decodes 16 channels to 8 times their size, this model has 4 and 2"):
+        load_tiny_vae(model.pipe, str(tmp_path / "other"))
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        load_tiny_vae(model.pipe, str(tmp_path / "none"))

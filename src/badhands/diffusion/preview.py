@@ -1,5 +1,6 @@
 """The picture so far: predicted clean latent, and latents decoded to pixels."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,3 +47,35 @@ def decode(
     for latent in latents.split(1):
         images += pipe.image_processor.postprocess(family.pixels(vae, latent), output_type="pil")
     return images
+
+
+def load_tiny_vae(pipe: Any, which: str) -> Any:
+    """An AutoencoderTiny that decodes this pipeline's latents: quick, and blurred beside the full decoder.
+
+    Args:
+        which: `taef` for the one of the pipeline's family, or a local folder or repo id of another.
+
+    Raises:
+        ValueError: the family has none, it cannot be had, or it is for other latents.
+    """
+    from diffusers import AutoencoderTiny
+
+    family = family_of_pipe(pipe)
+    if family.tiny_vae is None:
+        raise ValueError(
+            f"watch.preview={which}: there is no AutoencoderTiny for {family.name}; use watch.preview=full, with "
+            "watch.preview_scale=2 or 4 for speed"
+        )
+    path = family.tiny_vae if which == "taef" else str(Path(which).expanduser())
+    try:
+        tiny = AutoencoderTiny.from_pretrained(path, dtype=pipe.vae.dtype)
+    except (OSError, ValueError, RuntimeError) as error:
+        first = (str(error).strip() or repr(error)).splitlines()[0]
+        raise ValueError(f"watch.preview={which}: {path} cannot be loaded ({first}): give a folder of it") from error
+    scale = 2 ** (len(tiny.config.num_decoder_blocks) - 1)
+    if (tiny.config.latent_channels, scale) != (pipe.vae.config.latent_channels, pipe.vae_scale_factor):
+        raise ValueError(
+            f"watch.preview={which}: {path} decodes {tiny.config.latent_channels} channels to {scale} times their "
+            f"size, this model has {pipe.vae.config.latent_channels} and {pipe.vae_scale_factor}"
+        )
+    return tiny.to(pipe._execution_device).eval()

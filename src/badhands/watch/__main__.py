@@ -88,6 +88,7 @@ def watch_pictures(
     options: dict[str, Any], spec: Any, probes: "Probes", policy: "Policy | None", folder: Path, live: "Live | None"
 ) -> None:
     """Draw the prompt with one seed after the other until `images` of them came through."""
+    from badhands.diffusion.preview import load_tiny_vae
     from badhands.diffusion.taps import AllDropped
     from badhands.experiments.fresh import Pair, Scene, find_judge, fresh_pairs
     from badhands.watch.fitting import main_block
@@ -101,6 +102,7 @@ def watch_pictures(
         prompt = fresh_pairs("tiny_hands", 1)[0].prompt
     wanted, tries = int(options["images"]), int(options["tries"])
     scene, judge = Scene(spec, [prompt]), find_judge(spec)
+    tiny = None if given["preview"] == "full" else load_tiny_vae(scene.pipe, str(given["preview"]))
     kept = 0
     for number in range(tries):
         pair = Pair(prompt, seed + number)
@@ -110,7 +112,8 @@ def watch_pictures(
             live.begin(title)
         watching = watch(
             scene.pipe, probes, policy, blocks=given["blocks"], previews=given["previews"],
-            preview_scale=int(given["preview_scale"]), p_hand=float(given["p_hand"]), on_frame=reporter(live),
+            preview_scale=int(given["preview_scale"]), preview_vae=tiny,
+            p_hand=float(given["p_hand"]), on_frame=reporter(live),
         )  # fmt: skip
         seen = watching.seen
         block = main_block(probes, seen.blocks)

@@ -1,5 +1,7 @@
 """Probes attached to a running pipeline: what they say of every patch, block by block, at every step they know."""
 
+import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +14,17 @@ from PIL import Image
 from torch import Tensor
 
 from badhands.cells import Cell, in_order
+from badhands.diffusion.families import family_of_pipe
 from badhands.diffusion.preview import decode
 from badhands.diffusion.taps import Moment, StepEnd, Taps
 from badhands.probes.artifact import Probes
 from badhands.watch.fitting import check_model, choose_blocks, match_steps
 from badhands.watch.policies import Policy
+
+log = logging.getLogger(__name__)
+
+SLOW = 1.0
+"""Seconds from which on a quicker way to decode a preview is named."""
 
 LEAST_HAND = 3
 """Fewer hand tokens are no hand: the image score is nan, and no policy acts on it."""
@@ -71,8 +79,12 @@ class Frame:
 class Seen:
     """What a watch saw. `frames` grows while the image is being made and stays when it is interrupted."""
 
-    def __init__(self, pipe: Any, probes: Probes, blocks: tuple[str, ...], preview_scale: int) -> None:
-        self.pipe, self.probes, self.blocks, self.preview_scale = pipe, probes, blocks, preview_scale
+    def __init__(
+        self, pipe: Any, probes: Probes, blocks: tuple[str, ...], preview_scale: int, preview_vae: Any = None
+    ) -> None:
+        self.pipe, self.probes, self.blocks = pipe, probes, blocks
+        self.preview_scale, self.preview_vae = preview_scale, preview_vae
+        self._slow_told = False
         self.frames: list[Frame] = []
         self.grid: tuple[int, int] = (0, 0)
         """Rows and columns of tokens."""
@@ -121,12 +133,21 @@ class Seen:
             return None
         key = (generation, -1, member)
         if key not in self._decoded:
-            self._decoded[key] = self._decode(self.last[generation][members.index(member)][None])
+            packed = self.last[generation][members.index(member)][None]
+            (self._decoded[key],) = decode(self.pipe, packed, *self.size(), scale=self.preview_scale)
         return self._decoded[key]
 
     def _decode(self, packed: Tensor) -> Image.Image:
         height, width = self.size()
-        return decode(self.pipe, packed, height, width, scale=self.preview_scale)[0]
+        start = time.perf_counter()
+        (picture,) = decode(self.pipe, packed, height, width, scale=self.preview_scale, vae=self.preview_vae)
+        seconds = time.perf_counter() - start
+        if seconds > SLOW and self.preview_vae is None and not self._slow_told:
+            self._slow_told = True
+            tiny = family_of_pipe(self.pipe).tiny_vae
+            quicker = "watch.preview_scale=4" + (f" or watch.preview=taef ({tiny})" if tiny else "")
+            log.warning("a preview takes %.1f s to decode: %s is quicker", seconds, quicker)
+        return picture
 
     def hand_found(self, member: int = 0, generation: int = -1) -> bool:
         """Whether any block found a hand in any step."""
@@ -176,6 +197,7 @@ class watch:
         blocks: which to watch; None is every one that has a probe.
         previews: True keeps one at every watched step, k at every k-th, False none.
         preview_scale: decode previews this much smaller (2 or 4 for FLUX, where decoding takes long).
+        preview_vae: another decoder for previews (`load_tiny_vae`); the finished image has the pipeline's own.
         p_hand: calibrated P(hand) from which on a token is called hand.
         on_frame: called with (seen, frame) at the end of every watched step.
 
@@ -193,6 +215,7 @@ class watch:
         blocks: Sequence[str] | None = None,
         previews: bool | int = True,
         preview_scale: int = 1,
+        preview_vae: Any = None,
         p_hand: float = 0.5,
         on_frame: Callable[[Seen, Frame], None] | None = None,
     ) -> None:
@@ -208,7 +231,7 @@ class watch:
         self._policy, self._p_hand, self._on_frame = policy, p_hand, on_frame
         acting = {cell.block for cell in policy.cells} if policy else set()
         self._acting = frozenset(policy.cells) if policy else frozenset()
-        self.seen = Seen(pipe, probes, choose_blocks(probes, (*chosen, *acting)), preview_scale)
+        self.seen = Seen(pipe, probes, choose_blocks(probes, (*chosen, *acting)), preview_scale, preview_vae)
         self._taps = Taps(pipe, self.seen.blocks, on_block=self._on_block, on_step=self._on_step)
         self._generation = -1
         self._cells = frozenset(cell for head, cell in probes.readouts if head == "good")
