@@ -374,7 +374,7 @@ def test_a_whole_study(made, path, tmp_path):
         family.latent_channels(_config(model)), family.width(_config(model))}  # fmt: skip
 
     run = tmp_path / "run"
-    trained = [*one, *study, "debug=smoke", "data.images=null", "data.folds=2", "strips=0", "logger=none",
+    trained = [*one, *study, "debug=smoke", "data.images=null", "strips=0", "logger=none",
                "previews=false", "analysis.contrasts=[good_vs_bad]"]  # fmt: skip
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         cfg = compose("train", trained, return_hydra_config=True)
