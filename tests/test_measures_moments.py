@@ -1,5 +1,8 @@
 """Streaming sums equal sums over everything at once, whatever the portions, threads and dtypes."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -125,3 +128,22 @@ def test_image_weighting_counts_each_image_once():
     sums = np.array([[9.0], [9.0], [6.0]])
     np.testing.assert_allclose(one.take(sums)[:, 0], [x[:3].mean(), 9.0, 3.0])
     assert one.n.tolist() == [1, 1, 1] and one.tokens.tolist() == [3, 1, 2]
+
+
+def test_threads_take_turns_at_the_file():
+    """Two at once broke it on Python 3.12, seen on a machine of 32 cores."""
+
+    class File(dict):
+        inside = 0
+
+        def __missing__(self, name):
+            File.inside += 1
+            assert File.inside == 1, "a second thread came in"
+            time.sleep(0.002)
+            File.inside -= 1
+            return np.ones((2, 3), np.float32)
+
+    cells = [Cell("single.0", t) for t in range(1, 21)]
+    moments = Moments(Groups.of(*np.zeros((3, 1), np.int64), (0,)), tuple(cells), File())
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(moments.sums, cells))) == 20

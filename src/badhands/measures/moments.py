@@ -52,6 +52,9 @@ class Groups:
         return len(self.image)
 
 
+_READING = threading.Lock()
+
+
 @dataclass(frozen=True, eq=False)
 class Moments:
     """Sums by group and cell. `source` may be an open npz file: a cell is read when it is asked for."""
@@ -62,7 +65,9 @@ class Moments:
 
     def sums(self, cell: Cell) -> tuple[np.ndarray, np.ndarray]:
         """(sum x, sum x^2), float64[g, d]."""
-        return self.source[f"{cell}.sum"].astype(np.float64), self.source[f"{cell}.sumsq"].astype(np.float64)
+        with _READING:  # zipfile of Python 3.12 does not bear two threads: "Overlapped entries", "Bad CRC-32"
+            first, second = self.source[f"{cell}.sum"], self.source[f"{cell}.sumsq"]
+        return first.astype(np.float64), second.astype(np.float64)
 
     @classmethod
     def load(cls, path: Path | str) -> "Moments":
