@@ -166,7 +166,7 @@ def test_the_svm_is_scikit_learns_hinge_up_to_its_rounded_corner(study):
 
 def test_lda_without_weights_is_scikit_learns():
     """One token an image: all weights are equal, and shrinkage towards the scaled identity is scikit-learn's."""
-    from badhands.probes.fitting import fit as fit_problems
+    from badhands.probes.kinds import fit as fit_problems
     from badhands.probes.standardise import standardise
 
     rng = np.random.default_rng(0)

@@ -7,8 +7,11 @@ import hydra
 from omegaconf import DictConfig
 
 from badhands import CONF_DIR
+from badhands.findings.write import write_findings
 from badhands.replication.lock import Lock
 from badhands.replication.replicate import replicate, told, write_outcomes
+from badhands.report.report import write_report
+from badhands.run import Run
 from badhands.study.study import Study, study_folder
 
 
@@ -22,9 +25,12 @@ def main(cfg: DictConfig) -> None:
         outcomes = replicate(lock, probes, study, cfg.fingerprint)
         print(told(lock, outcomes, study))
         run = Path(lock.run)
-        where = run / "tables" if (run / "tables").is_dir() else Path(cfg.lock).expanduser().parent
-        write_outcomes(outcomes, where / "replication.csv")
-        print(f"written to {where / 'replication.csv'}; the report of {run} shows it when it is made again")
+        if not (run / "run.json").is_file():  # the run of study A has gone; its lock has not
+            write_outcomes(outcomes, Path(cfg.lock).expanduser().with_suffix(".csv"))
+            return
+        write_outcomes(outcomes, run / "tables" / "replication.csv")
+        write_findings(run)
+        print(f"report: {write_report(Run.open(run))}")
     except ValueError as error:
         sys.exit(f"error: {error}")
 

@@ -36,7 +36,7 @@ from synthetic import FOLDER, full_cache
 
 from badhands.cells import Cell
 from badhands.probes.bank import train_bank
-from badhands.probes.fitting import fit
+from badhands.probes.kinds import fit
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.standardise import standardise
 from badhands.probes.task import Task, good_task

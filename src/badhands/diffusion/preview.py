@@ -58,7 +58,7 @@ def load_tiny_vae(pipe: Any, which: str) -> Any:
     Raises:
         ValueError: the family has none, it cannot be had, or it is for other latents.
     """
-    from diffusers import AutoencoderTiny
+    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
     family = family_of_pipe(pipe)
     if family.tiny_vae is None:
@@ -72,10 +72,11 @@ def load_tiny_vae(pipe: Any, which: str) -> Any:
     except (OSError, ValueError, RuntimeError) as error:
         first = (str(error).strip() or repr(error)).splitlines()[0]
         raise ValueError(f"watch.preview={which}: {path} cannot be loaded ({first}): give a folder of it") from error
-    scale = 2 ** (len(tiny.config.num_decoder_blocks) - 1)
-    if (tiny.config.latent_channels, scale) != (pipe.vae.config.latent_channels, pipe.vae_scale_factor):
+    config: Any = tiny.config
+    scale = 2 ** (len(config.num_decoder_blocks) - 1)
+    if (config.latent_channels, scale) != (pipe.vae.config.latent_channels, pipe.vae_scale_factor):
         raise ValueError(
-            f"watch.preview={which}: {path} decodes {tiny.config.latent_channels} channels to {scale} times their "
+            f"watch.preview={which}: {path} decodes {config.latent_channels} channels to {scale} times their "
             f"size, this model has {pipe.vae.config.latent_channels} and {pipe.vae_scale_factor}"
         )
     return tiny.to(pipe._execution_device).eval()

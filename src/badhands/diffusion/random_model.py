@@ -111,7 +111,7 @@ def _tokenizer(cls: str, model_max_length: int) -> Any:
     if cls == "T5TokenizerFast":
         letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789,.;:!?'-()/"
         pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((letter, -3.0) for letter in letters)]
-        return transformers.T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=model_max_length)
+        return getattr(transformers, cls)(vocab=pieces, extra_ids=0, model_max_length=model_max_length)
     alphabet = _byte_characters()
     if cls == "CLIPTokenizer":
         pieces = ["<|startoftext|>", "<|endoftext|>", *alphabet, *(c + "</w>" for c in alphabet)]

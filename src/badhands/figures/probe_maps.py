@@ -26,9 +26,11 @@ COLOURS = {
     "x0": (BAD, "-"),
     "x0_variance": (GLOBAL, "-"),
     "not_hand_tokens": (NOT_HAND, "-"),
+    "preview_cnn": ("#CC79A7", "-"),
+    "preview_referee": ("#117733", "-"),
 }
 """Of baselines: colour and line; others take the next free ones."""
-SPARE = ("#CC79A7", "#882255", "#117733", "#44AA99", "#999933")
+SPARE = ("#44AA99", "#999933", "#332288")
 
 
 def claimed(scores: pd.DataFrame, head: str, metric: str) -> pd.DataFrame:
@@ -96,7 +98,7 @@ def draw_baselines(headline: pd.DataFrame, baselines: pd.DataFrame, path: Path) 
     if own.empty:
         return None
     with styled():
-        figure, axis = plt.subplots(figsize=(WIDTH, 5.2), layout="constrained")
+        figure, axis = plt.subplots(figsize=(WIDTH, 6.2), layout="constrained")
         best = own.loc[own.groupby("timestep")["value"].idxmax()].sort_values("timestep")
         _band(axis, best, GOOD, "best block at each timestep", width=2.6)
         mean = own.groupby("timestep")["value"].mean()
@@ -115,7 +117,7 @@ def draw_baselines(headline: pd.DataFrame, baselines: pd.DataFrame, path: Path) 
         timestep_axis(axis, timesteps_in_order(own))
         axis.set_ylabel("image AUROC, held out")
         axis.set_ylim(min(0.4, axis.get_ylim()[0]), 1.0)
-        axis.legend(ncols=2, loc="upper right")
+        figure.legend(*axis.get_legend_handles_labels(), ncols=3, loc="outside lower center")
         axis.set_title(
             f"Blocks of the hand against baselines; n = {int(own['n'].iloc[0])} images, bands: 95 % over images\n"
             "the best of several blocks or timesteps flatters"

@@ -10,7 +10,8 @@ import pandas as pd
 from badhands.cells import PSEUDO_BLOCKS
 from badhands.stats.family import Family
 
-TABLES = ("headline", "cells", "agreement", "pca", "verdicts", "scores", "baselines", "global_direction")
+TABLES = ("headline", "cells", "agreement", "pca", "verdicts", "scores", "baselines", "global_direction",
+          "replication")  # fmt: skip
 
 
 @dataclass(frozen=True)

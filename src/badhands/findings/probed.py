@@ -109,5 +109,18 @@ def beyond_the_picture(facts: Facts) -> Finding | None:
     return Finding("beyond_the_picture", text + "That it knows before it can be seen is not shown.")
 
 
+def replication(facts: Facts) -> Finding | None:
+    """What became of the run's locked claims on a second study: `python -m badhands.replicate`."""
+    table = facts.table("replication")
+    if table.empty:
+        return None
+    parts = [f"{row['outcome']}, {show(row)}: {row['sentence']}" for _, row in table.iterrows()]
+    good = (table["outcome"] == "confirmed").all()
+    text = (
+        f"Tested once on {int(table['n'].iloc[0])} fresh images, with cells and probes frozen before: {' '.join(parts)}"
+    )
+    return Finding("replication", text, claims=bool(good))
+
+
 TITLES = {"preview_cnn": "network trained on the same labels", "preview_referee": "referee"}
-PROBED = (baselines, beyond_the_picture, hand, one_direction)
+PROBED = (replication, baselines, beyond_the_picture, hand, one_direction)

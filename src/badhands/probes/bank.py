@@ -12,6 +12,7 @@ from torchmetrics.functional.classification import binary_auroc
 
 from badhands.cells import Cell
 from badhands.probes.artifact import Readout
+from badhands.probes.kinds import KINDS
 from badhands.probes.nested import CellFit, fit_cell
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.standardise import working_dtype
@@ -79,8 +80,8 @@ class ProbeBank(lightning.LightningModule):
         self.automatic_optimization = False
         self.cells, self.width, self.task, self.settings = tuple(cells), width, task, settings
         c, models, n = len(self.cells), task.n_folds + 1, len(task.rows)
-        self.is_mlp, self.rough = settings.kind == "mlp", False
-        inner = settings.hidden if self.is_mlp else width
+        self.has_hidden, self.uses_bfloat16 = KINDS[settings.kind].hidden, False
+        inner = settings.hidden if self.has_hidden else width
         for name, shape in {
             "weight": (c, models, inner),
             "bias": (c, models),
@@ -93,7 +94,7 @@ class ProbeBank(lightning.LightningModule):
             "passes": (c,),
         }.items():
             self.register_buffer(name, torch.full(shape, torch.nan))
-        if self.is_mlp:
+        if self.has_hidden:
             self.register_buffer("hidden_weight", torch.full((c, models, inner, width), torch.nan))
             self.register_buffer("hidden_bias", torch.full((c, models, inner), torch.nan))
         self.unused = nn.Parameter(torch.zeros(()), requires_grad=False)
@@ -113,7 +114,7 @@ class ProbeBank(lightning.LightningModule):
             self._keep(index, raw, done)
 
     def _keep(self, index: int, raw: Tensor, done: CellFit) -> None:
-        self.rough = working_dtype(self.settings.precision, raw.dtype, self.width) == torch.bfloat16
+        self.uses_bfloat16 = working_dtype(self.settings.precision, raw.dtype, self.width) == torch.bfloat16
         self.weight[index], self.bias[index] = done.weight, done.bias
         self.platt[index], self.penalty[index] = done.platt.to(self.platt), done.penalty.to(self.penalty)
         self.logit[index], self.probability[index] = done.logit, done.probability
@@ -130,12 +131,14 @@ class ProbeBank(lightning.LightningModule):
 
         In bfloat16 rounding hides small gradients (see `solver.FLAT`): there, that no fit ran out of passes.
         """
-        return self.passes < self.settings.max_passes if self.rough else self.gradient <= self.settings.tolerance
+        return (
+            self.passes < self.settings.max_passes if self.uses_bfloat16 else self.gradient <= self.settings.tolerance
+        )
 
     def readout(self, cell: Cell, model: int = -1) -> Readout:
         """The model on all images (or the one that did not see fold `model`), as a value that needs no bank."""
         i = self.cells.index(cell)
-        hidden = (self.hidden_weight[i, model].clone(), self.hidden_bias[i, model].clone()) if self.is_mlp else None
+        hidden = (self.hidden_weight[i, model].clone(), self.hidden_bias[i, model].clone()) if self.has_hidden else None
         slope, offset = self.platt[i, model].tolist()
         return Readout(self.weight[i, model].clone(), self.bias[i, model].item(), (slope, offset), hidden)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from badhands.probes.fitting import Fit, fit
+from badhands.probes.kinds import Fit, fit
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.standardise import Standardised, standardise
 from badhands.probes.task import Task

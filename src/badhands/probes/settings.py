@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-KINDS = ("logistic", "mass_mean", "lda", "svm", "mlp")
+from badhands.probes.kinds import KINDS
+
 PRECISIONS = ("auto", "bfloat16", "float32", "float64")
 
 
@@ -35,12 +36,13 @@ class ProbeSettings:
             raise ValueError(f"unknown probe.precision {self.precision!r}: use {' | '.join(PRECISIONS)}")
         if not self.penalties or min(self.penalties) <= 0:
             raise ValueError(f"probe.penalties must be positive numbers, not {list(self.penalties)}")
-        if self.kind == "lda" and max(self.penalties) > 1:
-            raise ValueError("probe.penalties of lda are shares between 0 and 1: the weight of the identity")
+        highest = KINDS[self.kind].highest
+        if max(self.penalties) > highest:
+            raise ValueError(f"probe.penalties of {self.kind} are at most {highest:g}, not {max(self.penalties):g}")
         if self.bootstraps < 10:
             raise ValueError("probe.bootstraps must be at least 10")
 
     @property
     def grid(self) -> tuple[float, ...]:
         """The penalties that are really tried."""
-        return (0.0,) if self.kind == "mass_mean" else self.penalties
+        return self.penalties if KINDS[self.kind].tuned else (0.0,)

@@ -14,7 +14,8 @@ SECTIONS = (
 SENTENCES = {
     "separation": "measures", "bias": "measures", "late_rise": "measures", "variance": "measures",
     "control": "measures", "along_v": "measures", "kinds": "measures",
-    "best_cell": "probes", "controls": "probes", "hand": "probes",
+    "best_cell": "probes", "replication": "probes", "controls": "probes",
+    "beyond_the_picture": "probes", "hand": "probes",
     "one_direction": "global", "agreement": "global",
 }  # fmt: skip
 """Name of a finding -> the section that tells it."""

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from badhands.labeling.changes import JUDGE
 from badhands.labeling.exchange.png_masks import write_masks
 from badhands.sharing.privacy import pseudonyms, refuse_private, texts_of, without_paths
-from badhands.study.labels import LabelRecord
+from badhands.study.labels import VERDICTS, LabelRecord
 from badhands.study.manifest import ImageEntry, pixel_sha256
 from badhands.study.study import Study
 
@@ -146,7 +146,7 @@ def _record(row: dict[str, Any], grids: dict[str, tuple[int, int]]) -> LabelReco
         seconds=float(row["seconds"]),
         classes=np.asarray(row["classes"], np.uint8).reshape(grid),
         kinds=None if kinds is None else np.asarray(kinds, np.uint8).reshape(grid),
-        verdict=row["verdict"] if isinstance(row["verdict"], str) else None,
+        verdict=row["verdict"] if row["verdict"] in VERDICTS else None,
         note=str(row["note"]),
         accepted_proposal=bool(row["accepted_proposal"]),
         confidence=None if pd.isna(row["confidence"]) else float(row["confidence"]),

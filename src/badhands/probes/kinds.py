@@ -1,24 +1,22 @@
-"""The five probes. Each fits k problems (a training set and a penalty each) on one standardised cell.
+"""The kinds of token probe, one object each. A kind fits k problems (a training set and a penalty each) on one cell.
 
-| kind | definition |
-|---|---|
-| mass_mean | w = difference of class means in standardised channels; threshold at the midpoint |
-| lda | w = (shrunk within-class covariance)^-1 (difference of class means); threshold at the midpoint |
-| logistic | L2-regularised, scikit-learn's objective |
-| svm | hinge loss (its corner rounded), L2 |
-| mlp | one hidden layer of rectified units: the control for what a line cannot see |
+Adding one is an entry in `KINDS` and a file in conf/probe/; docs/extending.md walks through it.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from badhands.probes.settings import ProbeSettings
-from badhands.probes.solver import curvature, hinge_loss, logistic_loss, minimise
+from badhands.probes.solver import Loss, curvature, hinge_loss, logistic_loss, minimise
 from badhands.probes.standardise import Standardised
 from badhands.probes.task import Task
+
+if TYPE_CHECKING:  # settings checks its kind against the table below
+    from badhands.probes.settings import ProbeSettings
 
 
 @dataclass(frozen=True)
@@ -46,70 +44,76 @@ class Fit:
         return (torch.relu(flat).view(-1, k, h) * self.weight.T).sum(-1) + self.bias
 
 
-def fit(cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: ProbeSettings) -> Fit:
-    """Fit problem i on training set sets[i] with penalties[i]."""
+@dataclass(frozen=True)
+class Kind:
+    """One kind of probe."""
+
+    name: str
+    fit: "Fitter"
+    tuned: bool = True
+    """It has a penalty, which nested grouped cross-validation chooses."""
+    highest: float = math.inf
+    """Largest penalty that makes sense."""
+    hidden: bool = False
+    """It has a layer of hidden units: `settings.hidden` of them."""
+
+
+Fitter = Callable[[Standardised, Task, list[int], list[float], "ProbeSettings"], Fit]
+"""Fits problem i on training set sets[i] with penalties[i]."""
+
+
+def fit(cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: "ProbeSettings") -> Fit:
+    """Fit problem i on training set sets[i] with penalties[i], by the kind that the settings name."""
     assert len(sets) == len(penalties)
-    if settings.kind == "mass_mean":
-        return _mass_mean(cell, sets)
-    if settings.kind == "lda":
-        return _lda(cell, task, sets, penalties)
-    if settings.kind == "mlp":
-        return _mlp(cell, task, sets, penalties, settings)
-    device = cell.x.device
-    # At zero weights every token of a class has one slope, and the classes weigh 1/2 each: the gradient is a difference
-    # of class means, times 1/4 for the logistic loss (slope 1/2) and 1/2 for the hinge (slope 1).
-    value, factor = (1.0, 0.5) if settings.kind == "svm" else (math.log(2), 0.25)
-    difference = (cell.class_means[0] - cell.class_means[1])[:, sets] / cell.scale[:, sets]
-    return descend(
-        cell,
-        torch.from_numpy(task.y)[:, None].to(device),
-        task.weights(sets).to(device),
-        sets,
-        penalties,
-        settings,
-        precondition=curvature(cell.x, task.weights([task.full])[:, 0].to(device)),
-        start=(value, factor * difference),
-    )
+    return KINDS[settings.kind].fit(cell, task, sets, penalties, settings)
 
 
-def descend(
-    cell: Standardised,
-    y: Tensor,
-    row_weight: Tensor,
-    sets: list[int],
-    penalties: list[float],
-    settings: ProbeSettings,
-    precondition: tuple[Tensor, Tensor, float] | None = None,
-    start: tuple[float, Tensor] | None = None,
-) -> Fit:
-    """logistic and svm, for labels y [n, 1 or k] and row weights [n, k]."""
-    solution = minimise(
-        cell.x,
-        y,
-        row_weight,
-        torch.tensor(penalties, device=cell.x.device),
-        mean=cell.mean[:, sets],
-        scale=cell.scale[:, sets],
-        loss=hinge_loss if settings.kind == "svm" else logistic_loss,
-        tolerance=settings.tolerance,
-        max_passes=settings.max_passes,
-        precondition=precondition,
-        start=start,
-    )
-    return Fit(solution.weight, solution.bias, gradient=float(solution.gradient.max()), passes=solution.passes)
+def _descent(loss: Loss, at_zero: float, slope: float) -> Fitter:
+    """L2-regularised minimisation of a convex loss of the margin.
+
+    Args:
+        at_zero, slope: value and size of the slope of the loss at margin 0. There every token of a class has one slope
+            and the classes weigh 1/2 each, so the first gradient is a difference of class means.
+    """
+
+    def fitted(
+        cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: "ProbeSettings"
+    ) -> Fit:
+        device = cell.x.device
+        difference = (cell.class_means[0] - cell.class_means[1])[:, sets] / cell.scale[:, sets]
+        solution = minimise(
+            cell.x,
+            torch.from_numpy(task.y)[:, None].to(device),
+            task.weights(sets).to(device),
+            torch.tensor(penalties, device=device),
+            mean=cell.mean[:, sets],
+            scale=cell.scale[:, sets],
+            loss=loss,
+            tolerance=settings.tolerance,
+            max_passes=settings.max_passes,
+            precondition=curvature(cell.x, task.weights([task.full])[:, 0].to(device)),
+            start=(at_zero, slope / 2 * difference),
+        )
+        return Fit(solution.weight, solution.bias, gradient=float(solution.gradient.max()), passes=solution.passes)
+
+    return fitted
 
 
 def _midpoint(cell: Standardised, weight: Tensor, sets: list[int]) -> Tensor:
     return -(weight * cell.class_means[:, :, sets].mean(0)).sum(0)
 
 
-def _mass_mean(cell: Standardised, sets: list[int]) -> Fit:
+def _mass_mean(
+    cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: "ProbeSettings"
+) -> Fit:
+    """w = difference of class means in standardised channels; threshold at the midpoint."""
     difference = cell.class_means[1][:, sets] - cell.class_means[0][:, sets]
     weight = difference / cell.scale[:, sets].square()
     return Fit(weight, _midpoint(cell, weight, sets))
 
 
-def _lda(cell: Standardised, task: Task, sets: list[int], penalties: list[float]) -> Fit:
+def _lda(cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: "ProbeSettings") -> Fit:
+    """w = (shrunk within-class covariance)^-1 (difference of class means); threshold at the midpoint."""
     x, device = cell.x, cell.x.device
     d = x.shape[1]
     base = torch.from_numpy(task.base).to(device, torch.float32)
@@ -136,7 +140,7 @@ def _lda(cell: Standardised, task: Task, sets: list[int], penalties: list[float]
     return Fit(weight, _midpoint(cell, weight, sets).float())
 
 
-def _mlp(cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: ProbeSettings) -> Fit:
+def _mlp(cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: "ProbeSettings") -> Fit:
     """Adam over all problems side by side, in shuffled batches of tokens; penalty is decoupled weight decay."""
     x, device = cell.x, cell.x.device
     (n, d), k, h = x.shape, len(sets), settings.hidden
@@ -174,3 +178,16 @@ def _mlp(cell: Standardised, task: Task, sets: list[int], penalties: list[float]
     assert done.hidden is not None
     hidden = (done.hidden[0].detach(), done.hidden[1].detach())
     return Fit(done.weight.detach(), done.bias.detach(), hidden, done.gradient, done.passes)
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("logistic", _descent(logistic_loss, at_zero=math.log(2), slope=1 / 2)),
+        Kind("mass_mean", _mass_mean, tuned=False),
+        Kind("lda", _lda, highest=1.0),
+        Kind("svm", _descent(hinge_loss, at_zero=1.0, slope=1.0)),
+        Kind("mlp", _mlp, hidden=True),
+    )
+}
+"""By the name that configuration uses."""
