@@ -24,6 +24,7 @@ from badhands.diffusion.blocks import TokenGrid, block_names, width
 from badhands.diffusion.capture import capture
 from badhands.diffusion.families import family_of, family_of_pipe
 from badhands.diffusion.families.published import PUBLISHED
+from badhands.diffusion.fingerprint import fingerprint
 from badhands.diffusion.generation import encode, generate, generate_latents
 from badhands.diffusion.models import ModelSpec, load_pipeline, token_grid
 from badhands.diffusion.preview import decode, load_tiny_vae
@@ -212,6 +213,15 @@ def test_block_compilation_leaves_rows_and_replay_as_they_are(made):
         assert torch.equal(generate_latents(other, model.embeddings, [0, 1], model.spec), latents)
     assert torch.equal(taken[Cell("single.1", 2)], plain[Cell("single.1", 2)])
     torch._dynamo.reset()
+
+
+def test_compilation_is_part_of_the_fingerprint_and_reaches_every_block(made):
+    spec = replace(made("black-forest-labs/FLUX.1-dev").spec, batch_size=1)
+    (plain, facts), (compiled, more) = fingerprint(spec), fingerprint(replace(spec, compile=True))
+    assert plain != compiled and set(more) - set(facts) == {"compile"}  # without it, fingerprints of before stay
+    transformer = load_pipeline(replace(spec, compile=True), "image").transformer
+    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+    assert all(block._compiled_call_impl is not None for block in blocks)  # compiled at the first call, not yet
 
 
 SIZES = {  # parameters of the transformer, in units of 10^9, as the model cards give them

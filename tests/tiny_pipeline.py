@@ -7,7 +7,9 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
+from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+
+from badhands.diffusion.random_model import make_tokenizer
 
 NEGATIVE = "bad hand"
 
@@ -37,7 +39,7 @@ def make_pipeline(
     rotary = {16: (2, 6, 8), 32: (4, 14, 14)}.get(head_dim)
     if rotary is None:
         raise ValueError(f"head_dim={head_dim}: use 16 or 32")
-    clip_tokenizer, t5_tokenizer = _clip_tokenizer(), _t5_tokenizer()
+    clip_tokenizer, t5_tokenizer = make_tokenizer("CLIPTokenizer", 77), make_tokenizer("T5TokenizerFast", 512)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         transformer = FluxTransformer2DModel(
@@ -122,24 +124,3 @@ def save_tiny(folder: str | Path, seed: int = 0, **options) -> Path:
     folder = Path(folder)
     make_pipeline(seed, **options).save_pretrained(folder)
     return folder
-
-
-def _clip_tokenizer() -> CLIPTokenizer:
-    """One piece a byte, so nothing to train. The end-of-text id must be the encoder's, or prompts pool alike."""
-    alphabet = _byte_characters()
-    pieces = ["<|startoftext|>", "<|endoftext|>", *alphabet, *(c + "</w>" for c in alphabet)]
-    vocab = {piece: i for i, piece in enumerate(pieces)}
-    return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=77)
-
-
-def _t5_tokenizer() -> T5TokenizerFast:
-    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789,.;:!?'-()/"
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((letter, -3.0) for letter in letters)]
-    return T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=512)
-
-
-def _byte_characters() -> list[str]:
-    """The printable stand-ins of the 256 bytes in byte-level BPE."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [b for b in range(256) if b not in printable]
-    return [chr(b) for b in printable] + [chr(256 + i) for i in range(len(others))]

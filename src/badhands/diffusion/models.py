@@ -140,6 +140,11 @@ def family_for(spec: ModelSpec) -> Family:
             f"model.batch_size={spec.batch_size}: {family.name} pads a batch to its longest prompt, so a picture would "
             "depend on its neighbours and could not be made again alone; use model.batch_size=1"
         )
+    if spec.compile:
+        import diffusers
+
+        if not getattr(getattr(diffusers, family.transformer), "_repeated_blocks", None):
+            raise ValueError(f"model.compile=true: diffusers cannot compile the blocks of {family.name}; set it false")
     return family
 
 
@@ -191,8 +196,6 @@ def load_pipeline(spec: ModelSpec, part: Literal["all", "text", "image"] = "all"
     if device.type == "cpu":
         _align(pipe)
     if spec.compile and pipe.transformer is not None:
-        if not getattr(pipe.transformer, "_repeated_blocks", None):
-            raise ValueError(f"model.compile=true: diffusers cannot compile the blocks of {family.name}; set it false")
         pipe.transformer.compile_repeated_blocks()
     return pipe
 

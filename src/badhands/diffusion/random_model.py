@@ -67,7 +67,7 @@ def make_component(part: Part, scale: Scale, dtype: torch.dtype, device: torch.d
 
     options = part.sized(scale)
     if "Tokenizer" in part.cls:
-        return _tokenizer(part.cls, **options)
+        return make_tokenizer(part.cls, **options)
     if "Scheduler" in part.cls:
         return getattr(diffusers, part.cls)(**options)
     before = torch.get_default_dtype()
@@ -104,7 +104,7 @@ def randomise(model: torch.nn.Module, seed: int) -> torch.nn.Module:
     return model
 
 
-def _tokenizer(cls: str, model_max_length: int) -> Any:
+def make_tokenizer(cls: str, model_max_length: int) -> Any:
     """A tokenizer of the class whose pieces are bytes (T5: letters): nothing to train, nothing to download."""
     import transformers
 

@@ -54,8 +54,8 @@ class Rehearsal:
     def __post_init__(self) -> None:
         if self.scale not in ("full", "tiny"):
             raise ValueError(f"scale={self.scale}: use full or tiny")
-        if self.images < 6:
-            raise ValueError(f"images={self.images}: give at least 6, for three folds of good and bad hands")
+        if self.images < 8:
+            raise ValueError(f"images={self.images}: give at least 8, four of good and four of bad hands")
         published(self.spec.path)
         room, need = shutil.disk_usage(_existing(self.folder)).free, self.model_bytes() * 1.05
         if need > room:
