@@ -3,11 +3,20 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from badhands.diffusion.families import Family
+
+if TYPE_CHECKING:
+    from badhands.diffusion.models import ModelSpec
+
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I8": 1, "U8": 1}
+_DRAWING = 500
+"""Bytes a pixel that a pass through the transformer takes beside its weights, about."""
+_GROUP = 3e9
+"""On the device with offload=group: a few layers on their way."""
 _SHRUNK = {"nf4": 0.56, "int8": 1.05}
 """Bytes a value of a quantized weight, with its scales."""
 
@@ -38,6 +47,37 @@ def decoding_bytes(vae: Mapping[str, Any], height: int, width: int, itemsize: in
     """Room that decoding one picture takes: about three activations at full size in the VAE's second width."""
     widths = vae.get("block_out_channels") or [vae.get("base_dim", 96)] * 2
     return 3.0 * height * width * widths[min(1, len(widths) - 1)] * itemsize
+
+
+def ways_to_run(
+    spec: "ModelSpec", family: Family, values: Mapping[str, int], vae: Mapping[str, Any], part: str, *, on_gpu: bool
+) -> dict[str, tuple[float, float]]:
+    """Setting -> (bytes on the device, bytes on the host) while `part` is at work; the spec's own comes first.
+
+    Args:
+        values: component -> number of its weights.
+        vae: the VAE's config.
+        part: text, image or all, as `load_pipeline` takes it.
+    """
+    itemsize, pixels = spec.torch_dtype.itemsize, spec.height * spec.width
+    decoding = decoding_bytes(vae, spec.height, spec.width, itemsize) if part != "text" else 0.0
+
+    def way(offload: str, quantization: str) -> tuple[float, float]:
+        parts = model_bytes(values, part, itemsize, quantization, family.quantized)
+        total, largest = sum(parts.values()), max(parts.values(), default=0.0)
+        drawing = _DRAWING * pixels
+        if offload == "none" or not on_gpu:
+            return total + max(drawing, decoding), 0.0
+        working = largest if offload == "model" else min(_GROUP, largest)
+        return max(working + drawing, parts.get("vae", 0.0) + decoding), total
+
+    ways = {"as asked": way(spec.offload, spec.quantization)}
+    if on_gpu:
+        ways["model.offload=model"] = way("model", spec.quantization)
+        if spec.quantization == "none":
+            ways["model.quantization=nf4 (another model, so another study)"] = way(spec.offload, "nf4")
+        ways["model.offload=group"] = way("group", spec.quantization)
+    return ways
 
 
 def free_bytes(device: torch.device) -> int:

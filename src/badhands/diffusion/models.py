@@ -16,13 +16,11 @@ from badhands import shipped
 from badhands.diffusion.blocks import TokenGrid
 from badhands.diffusion.families import Family, family_of
 from badhands.diffusion.families.published import published_config
-from badhands.diffusion.memory import check_memory, decoding_bytes, folder_values, model_bytes
+from badhands.diffusion.memory import check_memory, folder_values, ways_to_run
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _TEXT = ("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3")
 _IMAGE = ("transformer", "vae")
-_GROUP_BYTES = 3e9
-"""On the device with offload=group: a few layers on their way."""
 
 
 @dataclass(frozen=True)
@@ -306,26 +304,8 @@ def _cannot_be_had(spec: ModelSpec, error: BaseException) -> ValueError:
 
 
 def _check_memory(spec: ModelSpec, family: Family, folder: Path, part: str, device: torch.device) -> None:
-    values, itemsize = folder_values(folder), spec.torch_dtype.itemsize
-    room = 0.0
-    if part != "text":
-        room = decoding_bytes(_component_config(spec, "vae"), spec.height, spec.width, itemsize)
-
-    def way(offload: str, quantization: str) -> tuple[float, float]:
-        parts = model_bytes(values, part, itemsize, quantization, family.quantized)
-        total, largest = sum(parts.values()), max(parts.values(), default=0.0)
-        if device.type == "cpu":
-            return total + room, 0.0
-        if offload == "none":
-            return total + room, 0.0
-        return (largest if offload == "model" else min(_GROUP_BYTES, largest)) + room, total
-
-    ways = {"as asked": way(spec.offload, spec.quantization)}
-    if device.type == "cuda":
-        ways["model.offload=model"] = way("model", spec.quantization)
-        if spec.quantization == "none":
-            ways["model.quantization=nf4 (another model, so another study)"] = way(spec.offload, "nf4")
-        ways["model.offload=group"] = way("group", spec.quantization)
+    vae = _component_config(spec, "vae")
+    ways = ways_to_run(spec, family, folder_values(folder), vae, part, on_gpu=device.type == "cuda")
     check_memory(spec.name, ways, device)
 
 

@@ -60,10 +60,17 @@ def make_folder(folder: Path, path: str, scale: Scale, dtype: torch.dtype, devic
     return folder
 
 
+def count_values(part: Part, scale: Scale) -> int:
+    """How many weights a component has, without making one."""
+    if "Tokenizer" in part.cls or "Scheduler" in part.cls:
+        return 0
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in _network(part, scale).parameters())
+
+
 def make_component(part: Part, scale: Scale, dtype: torch.dtype, device: torch.device, seed: int) -> Any:
     """One component: a tokenizer of bytes, a scheduler, or a network of random weights."""
     import diffusers
-    import transformers
 
     options = part.sized(scale)
     if "Tokenizer" in part.cls:
@@ -74,14 +81,21 @@ def make_component(part: Part, scale: Scale, dtype: torch.dtype, device: torch.d
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device), torch.random.fork_rng(devices=[]):
-            if hasattr(diffusers, part.cls):
-                model = getattr(diffusers, part.cls)(**options)
-            else:
-                cls = getattr(transformers, part.cls)
-                model = cls(cls.config_class(**options))
+            model = _network(part, scale)
     finally:
         torch.set_default_dtype(before)
     return randomise(torch.nn.Module.to(model, device=device, dtype=dtype).eval(), seed)
+
+
+def _network(part: Part, scale: Scale) -> torch.nn.Module:
+    import diffusers
+    import transformers
+
+    options = part.sized(scale)
+    if hasattr(diffusers, part.cls):
+        return getattr(diffusers, part.cls)(**options)
+    cls = getattr(transformers, part.cls)
+    return cls(cls.config_class(**options))
 
 
 @torch.no_grad()

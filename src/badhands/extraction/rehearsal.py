@@ -18,9 +18,9 @@ from badhands import ROOT
 from badhands.classes import BAD, GOOD, NOT_HAND
 from badhands.diffusion.blocks import block_names
 from badhands.diffusion.families import family_of
-from badhands.diffusion.families.published import Part, published_config
+from badhands.diffusion.families.published import published_config
 from badhands.diffusion.models import ModelSpec
-from badhands.diffusion.random_model import Scale, make_folder, published
+from badhands.diffusion.random_model import Scale, count_values, make_folder, published
 from badhands.extraction.bill import duration, size
 from badhands.extraction.job import HAND_SHARE
 from badhands.extraction.meter import Meter
@@ -85,7 +85,7 @@ class Rehearsal:
     def model_bytes(self) -> int:
         """Bytes of the model's weights, counted without making one."""
         parts = published(self.spec.path).parts.values()
-        return sum(_values(part, self.scale) for part in parts) * self.spec.torch_dtype.itemsize
+        return sum(count_values(part, self.scale) for part in parts) * self.spec.torch_dtype.itemsize
 
     def overrides(self) -> list[str]:
         """What every command is told."""
@@ -212,22 +212,6 @@ class Rehearsal:
                  "seconds_replay": replayed, "study_seconds": seconds, "study_bytes": whole, "bytes": disk,
                  "stages": {name: meter.record() for name, meter in meters.items()}}  # fmt: skip
         return "\n".join(lines), costs
-
-
-def _values(part: Part, scale: str) -> int:
-    """How many values a component has, from its class on the meta device."""
-    import diffusers
-    import transformers
-
-    if "Tokenizer" in part.cls or "Scheduler" in part.cls:
-        return 0
-    with torch.device("meta"):
-        if hasattr(diffusers, part.cls):
-            model = getattr(diffusers, part.cls)(**part.sized(scale))
-        else:
-            cls = getattr(transformers, part.cls)
-            model = cls(cls.config_class(**part.sized(scale)))
-    return sum(p.numel() for p in model.parameters())
 
 
 def _transformer(spec: ModelSpec) -> str:

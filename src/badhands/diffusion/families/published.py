@@ -94,7 +94,11 @@ QWEN3_CAUSAL = Part("Qwen3ForCausalLM", _QWEN3_4B, {**_SMALL, "head_dim": 8, "nu
 QWEN3 = Part("Qwen3Model", _QWEN3_4B, {**_SMALL, "head_dim": 8, "num_hidden_layers": 3})
 MISTRAL_24B = Part(
     "Mistral3ForConditionalGeneration",
-    {"text_config": {"model_type": "mistral"}, "vision_config": {"model_type": "pixtral"}},
+    {"text_config": {"model_type": "mistral", "vocab_size": 131072, "hidden_size": 5120, "intermediate_size": 32768,
+                     "num_hidden_layers": 40, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128},
+     "vision_config": {"model_type": "pixtral", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+                       "num_attention_heads": 16, "head_dim": 64, "image_size": 1540, "patch_size": 14},
+     "tie_word_embeddings": False},
     {"text_config": {**_SMALL, "head_dim": 8, "num_hidden_layers": 31},
      "vision_config": {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
                        "head_dim": 8, "image_size": 28}},
