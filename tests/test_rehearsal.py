@@ -78,6 +78,30 @@ def test_a_rehearsal_runs_the_commands_of_a_study_and_leaves_its_costs_alone(tmp
     assert "model.steps=3" in one.overrides() and "model.name=rehearsal_z_image" in one.overrides()
 
 
+def test_a_command_that_fails_is_named_and_what_was_measured_before_it_is_kept(tmp_path, here, monkeypatch, capsys):
+    command = Rehearsal._command
+
+    def failing(self, name, told, device):
+        if name == "train.py":
+            raise ValueError("train.py failed (error: no): see train.py.log")
+        return command(self, name, told, device)
+
+    monkeypatch.setattr(Rehearsal, "_command", failing)
+    one = of(tmp_path, "flux_dev", "scale=tiny", "images=8", "model.steps=2")
+    with pytest.raises(ValueError, match=r"train\.py failed"):
+        one.run()
+    assert "8 of 8 pictures" in capsys.readouterr().out
+    assert set(json.loads((one.folder / "costs.json").read_text())["stages"]) == {"made", "drawn", "captured"}
+
+
+def test_a_failed_command_tells_its_last_error(tmp_path):
+    one = of(tmp_path, "flux_dev", "scale=tiny")
+    one.folder.mkdir(parents=True)
+    says = "print('loading'); print('error: no such thing'); print(); print('Set HYDRA_FULL_ERROR=1'); exit(1)"
+    with pytest.raises(ValueError, match=r"stage failed \(error: no such thing\): see .*stage.log"):
+        one._command("stage", ["-c", says], torch.device("cpu"))
+
+
 def test_blocks_at_tiny_scale_lie_at_the_same_share_of_the_depth(tmp_path):
     flux = of(tmp_path, "flux_dev", "scale=tiny")  # 19 + 38 blocks become 2 + 3
     assert "capture.blocks=[double.1,single.0,single.1,single.2]" in flux.overrides()

@@ -134,16 +134,25 @@ class Rehearsal:
         self._paint(study)
         meters["captured"] = self._command("replay and capture", extract, device)
         train = [str(ROOT / "train.py"), *told, "debug=smoke", "data.images=null", "strips=0", "logger=none"]
-        meters["trained"] = self._command("train.py", train, device)
         watch = ["-m", "badhands.watch", *(t for t in told if not t.startswith(("labels", "study", "capture"))),
                  "prompt=an open hand", "watch.previews=4", "watch.preview_scale=4"]  # fmt: skip
-        meters["watched"] = self._command("watch", watch, device)
+        failure: ValueError | None = None
+        try:
+            meters["trained"] = self._command("train.py", train, device)
+            meters["watched"] = self._command("watch", watch, device)
+        except ValueError as error:  # what is known by now is told all the same
+            failure = error
         text, costs = self._tell(study, meters)
         (self.folder / "costs.json").write_text(json.dumps(costs, indent=1))
         (self.folder / "costs.txt").write_text(text + "\n")
+        if failure is not None:
+            print(text, flush=True)
+            raise failure
         if not self.keep:
             for part in ("model", "studies", "runs", "watch", "logs"):
                 shutil.rmtree(self.folder / part, ignore_errors=True)
+            for log in self.folder.glob("*.log"):
+                log.unlink()
         return text
 
     def _command(self, name: str, command: Sequence[str], device: torch.device) -> Meter:
@@ -161,8 +170,9 @@ class Rehearsal:
                 process.terminate()
                 raise
         if code:
-            tail = " / ".join(log.read_text(errors="replace").strip().splitlines()[-3:])
-            raise ValueError(f"{name} failed ({tail}): see {log}")
+            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+            told = [line for line in lines if "error: " in line or "Error: " in line] or lines or ["it said nothing"]
+            raise ValueError(f"{name} failed ({told[-1].strip()}): see {log}")
         return meter
 
     def _paint(self, study: Study) -> None:
