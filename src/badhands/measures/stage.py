@@ -81,7 +81,7 @@ def measure(
             distances[contrast.name].add(cell, sums[contrast.name])
             lengths[contrast.name].add(cell, sums[contrast.name])
         tokens.add(cell, sums, rules.add(cell, sums[plan.main.name]))
-    family = _family(plan, headline, distances, lengths)
+    family = family_of(plan, headline, distances, lengths)
     family.save(run_dir / "family.npz")
     _write(run_dir, tables, "headline", headline_table(headline, family, plan, cache.steps))
     _write(run_dir, tables, "pca", pca.frame())
@@ -99,7 +99,9 @@ def measure(
     return tables
 
 
-def _family(plan: Plan, headline: Scored, distances: Mapping[str, Distances], lengths: Mapping[str, Lengths]) -> Family:
+def family_of(
+    plan: Plan, headline: Scored, distances: Mapping[str, Distances], lengths: Mapping[str, Lengths]
+) -> Family:
     """What a report may call a finding about a cell: it reads out, it lies apart, its direction is resolved."""
     family, blocks = Family(), plan.blocks
     names = [str(cell) for cell in blocks]

@@ -1,0 +1,62 @@
+"""The gate: shuffled studies claim something no more often than it promises, and what is planted is found."""
+
+import numpy as np
+import pytest
+
+from badhands.cells import grid
+from badhands.classes import BAD, GOOD
+from badhands.measures.null_runs import findings_of, shuffled, told
+from badhands.null import run
+from badhands.study.activations import ActivationCache
+from synthetic_cache import write_cache
+
+CELLS = grid(["single.0", "single.1"], [20, 3])
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> ActivationCache:
+    folder = tmp_path_factory.mktemp("cache")
+    write_cache(folder, images=40, prompts=40, cells=CELLS, d=12, shift={CELLS[1]: 2.0}, tokens=(6, 10), not_hand=4)
+    return ActivationCache(folder)
+
+
+def test_shuffling_exchanges_classes_of_whole_images_and_nothing_else(cache):
+    other = shuffled(cache, None, 3)
+    changed = other.tokens.label != cache.tokens.label
+    turned = np.unique(cache.tokens.image[changed])
+    assert 0 < len(turned) < 40
+    for image in turned:
+        rows = cache.tokens.image == image
+        hand = np.isin(cache.tokens.label[rows], (GOOD, BAD))
+        assert changed[rows][hand].all() and not changed[rows][~hand].any()
+
+    def count(of: ActivationCache) -> int:
+        return len({i for i, label in zip(of.tokens.image, of.tokens.label, strict=True) if label == BAD})
+
+    assert count(other) == count(cache), "as many bad images as before"
+
+
+def test_strata_exchange_among_themselves(cache):
+    strata = {info.id: str(i % 4) for i, info in enumerate(cache.images)}
+    other = shuffled(cache, strata, 5)
+    for name in "0123":
+        images = [i for i, info in enumerate(cache.images) if strata[info.id] == name]
+
+        def bad(of: ActivationCache, images: list[int] = images) -> int:
+            return sum((of.tokens.label[of.tokens.image == i] == BAD).any() for i in images)
+
+        assert bad(other) == bad(cache)
+
+
+def test_what_is_planted_passes_the_gate_and_shuffled_studies_rarely_do(cache, tmp_path):
+    assert findings_of(cache, None, tmp_path, permutations=200)["auroc"] >= 1
+    text = run(cache, None, tmp_path / "out", "small", runs=10, permutations=100)
+    assert "gate of 5% holds" in text
+    again = run(cache, None, tmp_path / "out", "small", runs=10, permutations=100)
+    assert again == text, "kept rows are not made again"
+    assert not list((tmp_path / "out").glob("*.npz"))
+
+
+def test_a_broken_gate_is_called_broken():
+    assert "0 of 100" in told([0] * 100) and "holds" in told([0] * 93 + [2] * 7)
+    assert "is broken" in told([1] * 15 + [0] * 85)
