@@ -8,8 +8,8 @@ from PIL import Image
 from badhands.cells import Cell
 from badhands.diffusion.capture import capture
 from badhands.diffusion.preview import decode
+from badhands.probes.steps import SIGMA_TOLERANCE, match_steps
 from badhands.watch import watch
-from badhands.watch.fitting import SIGMA_TOLERANCE, match_steps
 from tiny_pipeline import NEGATIVE, make_pipeline
 from watch_probes import BLOCKS, make_probes
 

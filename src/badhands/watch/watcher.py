@@ -18,7 +18,8 @@ from badhands.diffusion.families import family_of_pipe
 from badhands.diffusion.preview import decode
 from badhands.diffusion.taps import Moment, StepEnd, Taps
 from badhands.probes.artifact import Probes
-from badhands.watch.fitting import check_model, choose_blocks, match_steps
+from badhands.probes.steps import match_steps
+from badhands.watch.fitting import check_model, choose_blocks
 from badhands.watch.policies import Policy
 
 log = logging.getLogger(__name__)
