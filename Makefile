@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
-.PHONY: setup demo test lint types
+.PHONY: setup demo test lint types coverage
 
 setup: $(STAMP)
 
@@ -28,3 +28,6 @@ types: setup
 
 test: lint types
 	$(BIN)/python -m pytest
+
+coverage: setup
+	$(BIN)/python -m pytest --cov=badhands --cov-report=term:skip-covered
