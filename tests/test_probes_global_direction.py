@@ -105,6 +105,26 @@ def test_degenerate_input_gives_numbers(case):
     assert table["value"].between(-1, 1).all()
 
 
+def test_the_number_of_threads_changes_nothing():
+    # So many rows that the batched LU of torch 2.13 fails with four threads.
+    cells, images, width = grid([f"single.{i}" for i in range(8)], [20, 8]), 16, 600
+    c, mean = len(cells), torch.randn(16, images, width, generator=torch.Generator().manual_seed(1))
+    means = ImageMeans(cells, mean, mean.square() + 1, torch.zeros(c, width), torch.zeros(c, 2, width),
+                       torch.zeros(c, 1, width), np.ones(images, bool))  # fmt: skip
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 4):
+            torch.set_num_threads(threads)
+            found.append(try_directions(means, np.arange(images) % 2, np.arange(images) // 2 % 5, T))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(found[0].own, found[1].own)
+    np.testing.assert_array_equal(found[0].transfer, found[1].transfer)
+    for name, values in found[0].scores.items():
+        np.testing.assert_array_equal(values, found[1].scores[name])
+
+
 def test_the_transfer_matrix_is_by_from_and_to():
     within = normal(3, D).repeat_interleave(4, 0)
     found = answer(within, strength=2.0)

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from badhands.cells import Cell
 from badhands.probes.image_means import ImageMeans
+from badhands.stats.threads import spread
 
 METHODS = ("G1", "rank1", "rank2", "rank3", "nearest", "random1", "random3")
 RANDOM = ("random1", "random3")
@@ -90,6 +91,11 @@ def try_directions(
     Args:
         image_label: int[images], 1 good, 0 bad, negative: left aside. folds: int[images].
     """
+    # On one thread: with more, the small batched products and factorisations here waited for each other for minutes.
+    return spread(lambda args: _try(*args), [(means, image_label, folds, num_steps, seed)], threads=1)[0]
+
+
+def _try(means: ImageMeans, image_label: np.ndarray, folds: np.ndarray, num_steps: dict[int, int], seed: int) -> Trial:
     cells, n = means.cells, len(image_label)
     splits = make_splits(cells, num_steps)
     used = (image_label >= 0) & means.present
@@ -181,7 +187,7 @@ class _Problem:
 
     def own(self) -> Tensor:
         """[cells, d]"""
-        return torch.linalg.solve(self.second, self.difference)
+        return _solve(self.second, self.difference)
 
     def bend(self, basis: Tensor) -> Tensor:
         """Second moments times shared weights: [cells, d, d], [splits, d, r] -> [splits, cells, d, r]."""
@@ -194,7 +200,7 @@ class _Problem:
         bent = self.bend(basis) if bent is None else bent
         inner = basis.mT[:, None] @ bent
         inner = inner + _loading(inner)
-        return torch.linalg.solve(inner, (self.difference @ basis))
+        return _solve(inner, self.difference @ basis)
 
     def shared(self, own: Tensor, train: Tensor, rank: int) -> Tensor:
         """Shared weights [splits, d, rank] that minimise the loss over the training cells [splits, cells]."""
@@ -210,10 +216,16 @@ class _Problem:
                 mine = gains[:, :, a]
                 matrix = (mine.square() @ self.second.reshape(cells, d * d)).view(-1, d, d)
                 matrix = matrix + _loading(matrix)
-                basis[:, :, a] = torch.linalg.solve(matrix, (mine[:, :, None] * left).sum(1))
+                basis[:, :, a] = _solve(matrix, (mine[:, :, None] * left).sum(1))
                 bent[..., a] = self.bend(basis[:, :, a : a + 1])[..., 0]
             basis = torch.linalg.qr(basis).Q
         return basis
+
+
+def _solve(matrix: Tensor, right: Tensor) -> Tensor:
+    """matrix^-1 right, [..., d, d] positive definite, [..., d]. By Cholesky: with several threads the batched LU of
+    torch 2.11 to 2.13 on a CPU returned invalid pivots for matrices of 200 channels."""
+    return torch.cholesky_solve(right[..., None], torch.linalg.cholesky(matrix))[..., 0]
 
 
 def _loading(matrix: Tensor) -> Tensor:
