@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
@@ -51,4 +52,5 @@ def recalibrate(probes: Probes, scores: Mapping[str, Mapping[Cell, Sequence[floa
 def intercept(logit: np.ndarray, good: np.ndarray) -> float:
     """The constant c with mean sigmoid(logit + c) = mean(good): the likelihood's stationary point in the intercept."""
     wide = float(np.abs(logit).max()) + 30.0
-    return float(brentq(lambda c: expit(logit + c).mean() - good.mean(), -wide, wide))
+    root: Any = brentq(lambda c: expit(logit + c).mean() - good.mean(), -wide, wide)
+    return float(root)
