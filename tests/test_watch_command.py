@@ -70,8 +70,6 @@ def test_refusals_come_early(model, tmp_path):
     probes = save_probes(tmp_path / "probes", model, weights="sha256:0123")
     with pytest.raises(ValueError, match=r"weights \(sha256:0123, here sha256:"):
         run(options(model, f"probes={probes}"), tmp_path / "out")
-    with pytest.raises(ValueError, match="study=sing: use abort or steer"):
-        run(options(model, "study=sing"), tmp_path / "out")
     good = save_probes(tmp_path / "good", model)
     with pytest.raises(ValueError, match=r"give policy\.miss"):
         run(options(model, f"probes={good}", "policy=abort", "policy.miss=null"), tmp_path / "out")

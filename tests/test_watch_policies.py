@@ -10,12 +10,13 @@ import torch
 
 from badhands.cells import Cell
 from badhands.diffusion.models import ModelSpec
+from badhands.diffusion.scene import Pair, Scene
 from badhands.diffusion.taps import AllDropped
 from badhands.experiments.abort_costs import Rule, by_group, cost, draws, per_good, tune
 from badhands.experiments.abort_study import AbortStudy
-from badhands.experiments.fresh import Pair, Scene, fresh_pairs
 from badhands.experiments.steer_study import SteerStudy
 from badhands.watch import Abort, Steer, watch
+from badhands.watch.fresh import fresh_pairs
 from badhands.watch.reseed import reseed
 from badhands.watch.settings import PolicyChoice
 from tiny_pipeline import make_pipeline

@@ -8,7 +8,7 @@ import torch
 from badhands.cells import grid
 from badhands.probes.artifact import Probes, Readout
 from badhands.watch import watch
-from badhands.watch.watcher import Frame, Seen
+from badhands.watch.seen import Frame, Seen
 
 
 def random_probes(s: Any) -> Probes:

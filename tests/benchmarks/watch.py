@@ -13,11 +13,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from badhands.diffusion.models import ModelSpec
-from badhands.experiments.fresh import Scene, fresh_pairs
+from badhands.diffusion.scene import Scene
 from badhands.probes.artifact import Probes
 from badhands.tiny_hands import CHECKPOINTS
 from badhands.watch import watch
-from badhands.watch.watcher import Seen
+from badhands.watch.fresh import fresh_pairs
+from badhands.watch.seen import Seen
 from watch_probes import make_probes
 
 BATCH = 4

@@ -16,12 +16,14 @@ from sklearn.metrics import roc_auc_score
 
 from badhands.cells import Cell
 from badhands.diffusion.models import ModelSpec
+from badhands.diffusion.scene import Pair, Scene
 from badhands.experiments.abort_costs import Cost, Rule, by_group, cost, draws, tune
 from badhands.experiments.abort_figure import draw_costs
 from badhands.experiments.abort_table import NAME, fill_table
-from badhands.experiments.fresh import Pair, Scene, fresh_pairs, made_with, referee
+from badhands.experiments.referee import made_with, referee
 from badhands.probes.artifact import Probes
 from badhands.watch.fitting import early_timesteps, ranked_blocks
+from badhands.watch.fresh import fresh_pairs
 from badhands.watch.policies import Abort
 from badhands.watch.reseed import reseed
 

@@ -15,11 +15,12 @@ import numpy as np
 from tqdm import tqdm
 
 from badhands.cells import Cell
-from badhands.experiments.fresh import Pair, Scene
+from badhands.diffusion.scene import Pair, Scene
 from badhands.probes.artifact import Probes
 from badhands.study.journal import write_whole
 from badhands.watch.fitting import main_block
-from badhands.watch.watcher import Seen, watch
+from badhands.watch.seen import Seen
+from badhands.watch.watcher import watch
 
 NAME = "images.jsonl"
 

@@ -15,10 +15,12 @@ import pandas as pd
 from scipy.stats import binomtest, wilcoxon
 
 from badhands.diffusion.models import ModelSpec
-from badhands.experiments.fresh import FIRST_SEED, Scene, fresh_pairs, made_with, referee
+from badhands.diffusion.scene import Scene
+from badhands.experiments.referee import made_with, referee
 from badhands.experiments.steer_figure import draw_doses
 from badhands.experiments.steer_table import NAME, Push, fill_pushes
 from badhands.probes.artifact import Probes
+from badhands.watch.fresh import FIRST_SEED, fresh_pairs
 from badhands.watch.settings import PolicyChoice
 
 RESAMPLES = 2000

@@ -11,8 +11,8 @@ from scipy.ndimage import binary_dilation
 from tqdm import tqdm
 
 from badhands.cells import Cell
+from badhands.diffusion.scene import Pair, Scene
 from badhands.experiments.abort_table import keep_making, read_rows
-from badhands.experiments.fresh import Pair, Scene
 from badhands.probes.artifact import Probes
 from badhands.study.journal import write_whole
 from badhands.watch.policies import Steer

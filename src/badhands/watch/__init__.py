@@ -10,7 +10,8 @@ from types import ModuleType
 from typing import Any
 
 from badhands.watch.policies import Abort, Steer
-from badhands.watch.watcher import Frame, Seen, watch
+from badhands.watch.seen import Frame, Seen
+from badhands.watch.watcher import watch
 
 __all__ = ["Abort", "Frame", "Seen", "Steer", "watch"]
 

@@ -1,4 +1,4 @@
-"""python -m badhands.watch: one picture with the probes' verdict at every step, or an experiment (study=abort|steer).
+"""python -m badhands.watch: one picture with the probes' verdict at every step; a policy may stop or steer it.
 
 Configuration: conf/watch.yaml; guide: docs/watch.md.
 """
@@ -21,9 +21,8 @@ from badhands import CONF_DIR, OUTPUTS
 if TYPE_CHECKING:
     from badhands.probes.artifact import Probes
     from badhands.watch.policies import Policy
+    from badhands.watch.seen import Frame, Seen
     from badhands.watch.serve import Live
-    from badhands.watch.settings import PolicyChoice
-    from badhands.watch.watcher import Frame, Seen
 
 os.environ.setdefault("BADHANDS_OUTPUTS", str(OUTPUTS))  # conf/watch.yaml puts pictures where the studies are
 
@@ -47,8 +46,6 @@ def run(options: dict[str, Any], folder: Path) -> None:
     Raises:
         ValueError: an option that does not fit, in one sentence.
     """
-    if options["study"] not in (None, "abort", "steer"):
-        raise ValueError(f"study={options['study']}: use abort or steer, or leave it out to watch one picture")
     with open_page(options["watch"]) as live:  # a taken port is told before anything is loaded
         import torch
 
@@ -60,28 +57,8 @@ def run(options: dict[str, Any], folder: Path) -> None:
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options["policy"].items()}
         choice = PolicyChoice(**given)
         probes = load_probes(find_probes(spec.name, options["probes"]), spec)
-        if options["study"] is not None:
-            return run_study(options, spec, probes, choice, folder)
         policy = choice.build(probes)
         watch_pictures(options, spec, probes, policy, folder, live)
-
-
-def run_study(options: dict[str, Any], spec: Any, probes: "Probes", choice: "PolicyChoice", folder: Path) -> None:
-    """study=abort or study=steer."""
-    given = options[options["study"] + "_study"]
-    target = Path(given["folder"]).expanduser() if given["folder"] else folder
-    source = options["prompts_file"] or options["model"]["prompts"]
-    if options["study"] == "abort":
-        from badhands.experiments.abort_study import AbortStudy
-
-        study = AbortStudy(int(given["images"]), int(given["live"]), int(given["bootstraps"]))
-    else:
-        from badhands.experiments.steer_study import SteerStudy
-
-        study = SteerStudy(int(given["images"]), tuple(given["strengths"]), int(given["random"]), choice)
-    from badhands.experiments.fresh import study_prompts
-
-    print(study.run(spec, probes, source, target, known=study_prompts(probes.card.get("study"))))
 
 
 def watch_pictures(
@@ -89,9 +66,10 @@ def watch_pictures(
 ) -> None:
     """Draw the prompt with one seed after the other until `images` of them came through."""
     from badhands.diffusion.preview import load_tiny_vae
+    from badhands.diffusion.scene import Pair, Scene
     from badhands.diffusion.taps import AllDropped
-    from badhands.experiments.fresh import Pair, Scene, find_judge, fresh_pairs
     from badhands.watch.fitting import main_block
+    from badhands.watch.fresh import find_judge, fresh_pairs
     from badhands.watch.watcher import watch
 
     given = options["watch"]

@@ -6,8 +6,8 @@ from pathlib import Path
 from badhands.watch.fitting import main_block
 from badhands.watch.overlay import overlay
 from badhands.watch.page import write_page
+from badhands.watch.seen import Seen
 from badhands.watch.strip import animation, film_strip
-from badhands.watch.watcher import Seen
 
 HOLD_MS, LAST_MS = 500, 2000
 """How long a step and the finished image stand in the animation."""

@@ -12,7 +12,7 @@ from PIL import Image
 
 from badhands.watch.fitting import main_block
 from badhands.watch.overlay import colours
-from badhands.watch.watcher import Frame, Seen
+from badhands.watch.seen import Frame, Seen
 
 FILES = Path(__file__).parent / "page"
 MAP = 33

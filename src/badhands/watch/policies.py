@@ -11,7 +11,7 @@ from badhands.cells import Cell, in_order
 from badhands.probes.artifact import Probes
 
 if TYPE_CHECKING:
-    from badhands.watch.watcher import Frame
+    from badhands.watch.seen import Frame
 
 
 class Policy(Protocol):

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
+from badhands.diffusion.scene import Pair, Scene
 from badhands.diffusion.taps import AllDropped
-from badhands.experiments.fresh import Pair, Scene
 from badhands.probes.artifact import Probes
 from badhands.watch.policies import Policy
-from badhands.watch.watcher import Seen, watch
+from badhands.watch.seen import Seen
+from badhands.watch.watcher import watch
 
 
 @dataclass

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from badhands.labeling.guard import Access, Guard
 from badhands.watch.page import FILES, data_uri, frame_data, head_data, served_page
-from badhands.watch.watcher import Frame, Seen
+from badhands.watch.seen import Frame, Seen
 
 HOST = "127.0.0.1"
 

@@ -1,13 +1,14 @@
 """A film strip: one column a step, one row a block, the predicted clean image above, the finished image at the end."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from badhands.figures.palette import BAD, GOOD, INK, PAPER
 from badhands.watch.overlay import colour_bar, enlarged, font, overlay, tint, told
-from badhands.watch.watcher import Frame, Seen
+from badhands.watch.seen import Frame, Seen
 
 TILE = 148
 """Side of a tile, px (the longer side of the picture)."""
@@ -46,51 +47,81 @@ def film_strip(
     frames = shown([frame for frame in seen.of(generation) if member in frame.members])
     if not frames:
         raise ValueError("no step was watched, so there is no strip: was the pipeline called inside the `with` block?")
-    blocks = list(blocks or seen.blocks)
-    final = seen.final(generation, member)
-    height, width = seen.size()
-    side = (round(TILE * width / max(width, height)), round(TILE * height / max(width, height)))
-    top = HEAD + (24 if title else 0)
-    row = side[1] + FOOT + GAP
-    columns = len(frames) + 1
-    page = Image.new(
-        "RGB", (LEFT + columns * (side[0] + GAP) + 70, top + side[1] + GAP + len(blocks) * row + GAP), PAPER
-    )
-    draw = ImageDraw.Draw(page)
-    if title:
-        draw.text((GAP, 5), title, fill=INK, font=font(14))
-    draw.text((GAP, top + side[1] // 2 - 16), "predicted\nclean image", fill=INK, font=font(12))
-    for r, block in enumerate(blocks):
-        draw.text((GAP, top + side[1] + GAP + r * row + side[1] // 2 - 8), block, fill=INK, font=font(13))
-    for c, frame in enumerate(frames):
-        x = LEFT + c * (side[0] + GAP)
-        draw.text((x, top - 37), f"timestep {frame.timestep}", fill=INK, font=font(12))
-        draw.text(
-            (x, top - 20), f"step {frame.step + 1}/{frame.num_steps} · σ {frame.sigma:.2f}", fill=INK, font=font(11)
-        )
-        picture = seen.preview(frame, member) or Image.new("RGB", (width, height), "#808080")
-        page.paste(_tile(picture, side), (x, top))
-        for r, block in enumerate(blocks):
-            y = top + side[1] + GAP + r * row
-            if block not in frame.score:
-                draw.text((x + 4, y + 4), "no probe here", fill=INK, font=font(11))
-                continue
-            i = frame.place(member)
-            grid = seen.grid
-            large = enlarged(picture, 2 * max(side))
-            tinted = tint(large, frame.p_bad[block][i].reshape(grid), frame.hand[block][i].reshape(grid))
-            page.paste(_tile(tinted, side), (x, y))
-            draw.text((x, y + side[1] + 2), told(float(frame.score[block][i])), fill=INK, font=font(12))
-    x = LEFT + len(frames) * (side[0] + GAP)
+    page = _Page.of(seen, list(blocks or seen.blocks), len(frames), title)
+    for column, frame in enumerate(frames):
+        page.step(column, seen, frame, member)
     stopped = seen.stopped.get((frames[-1].generation, member))
-    end = f"stopped at t{stopped}" if stopped else "finished image" if final else "not finished"
-    draw.text((x, top - 37), end, fill=INK, font=font(12))
-    if final is not None:
-        page.paste(_tile(final, side), (x, top))
-    if verdict:
-        draw.text((x, top + side[1] + 6), f"judge: {verdict}", fill=VERDICTS.get(verdict, INK), font=font(13))
-    page.paste(colour_bar(min(page.height - top - GAP, 3 * side[1]), 64), (page.width - 66, top))
-    return page
+    page.ending(len(frames), seen.final(generation, member), stopped, verdict)
+    return page.image
+
+
+@dataclass(frozen=True)
+class _Page:
+    """A strip being drawn: the sheet, and where things go on it."""
+
+    image: Image.Image
+    draw: ImageDraw.ImageDraw
+    blocks: list[str]
+    side: tuple[int, int]
+    """Of a tile, px."""
+    top: int
+    """Of the previews, px."""
+
+    @classmethod
+    def of(cls, seen: Seen, blocks: list[str], steps: int, title: str) -> "_Page":
+        """The sheet with its title and the names of its rows."""
+        height, width = seen.size()
+        side = (round(TILE * width / max(width, height)), round(TILE * height / max(width, height)))
+        top = HEAD + (24 if title else 0)
+        across = LEFT + (steps + 1) * (side[0] + GAP) + 70
+        image = Image.new("RGB", (across, top + side[1] + 2 * GAP + len(blocks) * (side[1] + FOOT + GAP)), PAPER)
+        page = cls(image, ImageDraw.Draw(image), blocks, side, top)
+        if title:
+            page.draw.text((GAP, 5), title, fill=INK, font=font(14))
+        page.draw.text((GAP, top + side[1] // 2 - 16), "predicted\nclean image", fill=INK, font=font(12))
+        for row, block in enumerate(blocks):
+            page.draw.text((GAP, page.row(row) + side[1] // 2 - 8), block, fill=INK, font=font(13))
+        return page
+
+    def row(self, row: int) -> int:
+        """Upper edge of a block's tiles."""
+        return self.top + self.side[1] + GAP + row * (self.side[1] + FOOT + GAP)
+
+    def column(self, column: int) -> int:
+        """Left edge of a step's tiles."""
+        return LEFT + column * (self.side[0] + GAP)
+
+    def step(self, column: int, seen: Seen, frame: Frame, member: int) -> None:
+        """One column: when it was, the preview, and P(bad) of every block over it."""
+        x, side = self.column(column), self.side
+        self.draw.text((x, self.top - 37), f"timestep {frame.timestep}", fill=INK, font=font(12))
+        when = f"step {frame.step + 1}/{frame.num_steps} · σ {frame.sigma:.2f}"
+        self.draw.text((x, self.top - 20), when, fill=INK, font=font(11))
+        height, width = seen.size()
+        picture = seen.preview(frame, member) or Image.new("RGB", (width, height), "#808080")
+        self.image.paste(_tile(picture, side), (x, self.top))
+        large, i, grid = enlarged(picture, 2 * max(side)), frame.place(member), seen.grid
+        for row, block in enumerate(self.blocks):
+            y = self.row(row)
+            if block not in frame.score:
+                self.draw.text((x + 4, y + 4), "no probe here", fill=INK, font=font(11))
+                continue
+            tinted = tint(large, frame.p_bad[block][i].reshape(grid), frame.hand[block][i].reshape(grid))
+            self.image.paste(_tile(tinted, side), (x, y))
+            self.draw.text((x, y + side[1] + 2), told(float(frame.score[block][i])), fill=INK, font=font(12))
+
+    def ending(self, column: int, final: Image.Image | None, stopped: int | None, verdict: str | None) -> None:
+        """The last column: the finished image or why there is none, the judge's word, the colour scale."""
+        x, side = self.column(column), self.side
+        end = f"stopped at t{stopped}" if stopped else "finished image" if final else "not finished"
+        self.draw.text((x, self.top - 37), end, fill=INK, font=font(12))
+        if final is not None:
+            self.image.paste(_tile(final, side), (x, self.top))
+        if verdict:
+            colour = VERDICTS.get(verdict, INK)
+            self.draw.text((x, self.top + side[1] + 6), f"judge: {verdict}", fill=colour, font=font(13))
+        bar = colour_bar(min(self.image.height - self.top - GAP, 3 * side[1]), 64)
+        self.image.paste(bar, (self.image.width - 66, self.top))
 
 
 def _tile(picture: Image.Image, side: tuple[int, int]) -> Image.Image:

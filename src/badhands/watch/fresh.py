@@ -1,16 +1,13 @@
 """Pairs of prompt and seed that no study has seen."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from badhands.diffusion.models import ModelSpec
-from badhands.diffusion.scene import Pair, Scene
-from badhands.probes.artifact import Probes
+from badhands.diffusion.scene import Pair
 from badhands.study.prompts import HANDS, load_prompts
-
-__all__ = ["FIRST_SEED", "Pair", "Scene", "find_judge", "fresh_pairs", "made_with", "referee", "study_prompts"]
 
 FIRST_SEED = 1_000_000
 """Of fresh pairs; the seeds of studies start at 0."""
@@ -44,24 +41,6 @@ def study_prompts(name: str | None) -> set[str]:
     if not name or not study_folder(name).is_dir():
         return set()
     return {entry.prompt for entry in Study(study_folder(name)).manifest.entries}
-
-
-def referee(spec: ModelSpec) -> Any:
-    """The judge that decides an experiment.
-
-    Raises:
-        ValueError: there is none for this model.
-    """
-    judge = find_judge(spec)
-    if judge is None:
-        raise ValueError("the experiments need a referee: they run with the embedded models (model=tiny_hands)")
-    return judge
-
-
-def made_with(spec: ModelSpec, probes: Probes, pairs: Sequence[Pair], source: str) -> dict[str, Any]:
-    """What an experiment's table stands on: continued with anything else, it would mix two experiments."""
-    return {"probes": probes.fingerprint, "card_date": probes.card.get("date"), "model": spec.name, "steps": spec.steps,
-            "first_seed": pairs[0].seed, "prompts": source}  # fmt: skip
 
 
 def find_judge(spec: ModelSpec) -> Any:

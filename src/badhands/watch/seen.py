@@ -1,0 +1,171 @@
+"""What a watch saw: one frame a step, and the pictures that belong to it."""
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from torch import Tensor
+
+from badhands.cells import Cell
+from badhands.diffusion.families import family_of_pipe
+from badhands.diffusion.preview import decode
+from badhands.probes.artifact import Probes
+
+log = logging.getLogger(__name__)
+
+SLOW = 1.0
+"""Seconds from which on a quicker way to decode a preview is named."""
+
+
+@dataclass
+class Frame:
+    """One step as the probes saw it. B counts the batch members still alive, n the tokens, row-major on the grid."""
+
+    generation: int
+    """Counts the pipeline calls inside one `watch`, from 0."""
+    step: int
+    timestep: int
+    num_steps: int
+    sigma: float
+    members: tuple[int, ...]
+    """Batch members still alive, by their place in the batch that the generation began with."""
+    cells: tuple[Cell, ...]
+    """The trained cells that were read: their timestep is the training schedule's."""
+    hand_logit: dict[str, np.ndarray]
+    """Block -> float32[B, n]; positive means hand."""
+    good_logit: dict[str, np.ndarray]
+    """Block -> float32[B, n]; positive means good."""
+    p_hand: dict[str, np.ndarray]
+    """Block -> float32[B, n], calibrated."""
+    p_bad: dict[str, np.ndarray]
+    """Block -> float32[B, n], calibrated; says something on hand tokens only."""
+    hand: dict[str, np.ndarray]
+    """Block -> bool[B, n]: tokens that the hand head calls hand."""
+    score: dict[str, np.ndarray]
+    """Block -> float32[B]: logit of the mean hand token, low means a bad hand; nan where no hand was found."""
+    image_p_bad: dict[str, np.ndarray]
+    """Block -> float32[B]: P(bad) of the hand, calibrated to the probes' bad rate; nan where no hand was found."""
+    xt_variance: np.ndarray
+    """float32[B]: variance of the step's latent over tokens and channels."""
+    x0_change: np.ndarray
+    """float32[B, n]: log variance of the predicted clean latent over the watched steps so far; -inf at the first."""
+    x0: Tensor | None = None
+    """[B, n, c] float32 on the CPU: the clean latent predicted at this step, kept where a preview was asked for."""
+
+    def place(self, member: int) -> int:
+        """Row of a batch member in the arrays.
+
+        Raises:
+            ValueError: it had been dropped before this step.
+        """
+        if member not in self.members:
+            raise ValueError(f"member {member} was not alive at timestep {self.timestep}")
+        return self.members.index(member)
+
+
+class Seen:
+    """What a watch saw. `frames` grows while the image is being made and stays when it is interrupted."""
+
+    def __init__(
+        self, pipe: Any, probes: Probes, blocks: tuple[str, ...], preview_scale: int, preview_vae: Any = None
+    ) -> None:
+        self.pipe, self.probes, self.blocks = pipe, probes, blocks
+        self.preview_scale, self.preview_vae = preview_scale, preview_vae
+        self._slow_told = False
+        self.frames: list[Frame] = []
+        self.grid: tuple[int, int] = (0, 0)
+        """Rows and columns of tokens."""
+        self.matched: dict[int, int] = {}
+        """Timestep of this schedule -> of the training schedule."""
+        self.last: dict[int, Tensor] = {}
+        """Generation -> final packed latents [B, n, c] on the CPU, of finished generations with previews."""
+        self.final_members: dict[int, tuple[int, ...]] = {}
+        """Generation -> members that were finished."""
+        self.stopped: dict[tuple[int, int], int] = {}
+        """(generation, member) -> timestep after which a policy stopped it."""
+        self.evaluations = 0
+        """Images passed through the transformer, one a step and living member (two with true CFG)."""
+        self._decoded: dict[tuple[int, int, int], Image.Image] = {}
+
+    def of(self, generation: int = -1) -> list[Frame]:
+        """Frames of one generation; -1 is the last that was seen."""
+        if generation < 0 and self.frames:
+            generation = self.frames[-1].generation
+        return [frame for frame in self.frames if frame.generation == generation]
+
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the picture in px."""
+        patch = self.pipe.vae_scale_factor * 2
+        return self.grid[0] * patch, self.grid[1] * patch
+
+    def preview(self, frame: Frame, member: int = 0) -> Image.Image | None:
+        """The predicted clean image of a step, decoded when first asked for; None where none was kept.
+
+        Full size divided by `preview_scale`: then the latent is averaged before it is decoded, which a large VAE does
+        that much squared faster.
+        """
+        if frame.x0 is None:
+            return None
+        key = (frame.generation, frame.step, member)
+        if key not in self._decoded:
+            self._decoded[key] = self._decode(frame.x0[frame.place(member)][None])
+        return self._decoded[key]
+
+    def final(self, generation: int = -1, member: int = 0) -> Image.Image | None:
+        """The finished image of a member, decoded; None if it was stopped or interrupted."""
+        if generation < 0 and self.frames:
+            generation = self.frames[-1].generation
+        members = self.final_members.get(generation, ())
+        if member not in members:
+            return None
+        key = (generation, -1, member)
+        if key not in self._decoded:
+            packed = self.last[generation][members.index(member)][None]
+            (self._decoded[key],) = decode(self.pipe, packed, *self.size(), scale=self.preview_scale)
+        return self._decoded[key]
+
+    def _decode(self, packed: Tensor) -> Image.Image:
+        height, width = self.size()
+        start = time.perf_counter()
+        (picture,) = decode(self.pipe, packed, height, width, scale=self.preview_scale, vae=self.preview_vae)
+        seconds = time.perf_counter() - start
+        if seconds > SLOW and self.preview_vae is None and not self._slow_told:
+            self._slow_told = True
+            tiny = family_of_pipe(self.pipe).tiny_vae
+            quicker = "watch.preview_scale=4" + (f" or watch.preview=taef ({tiny})" if tiny else "")
+            log.warning("a preview takes %.1f s to decode: %s is quicker", seconds, quicker)
+        return picture
+
+    def hand_found(self, member: int = 0, generation: int = -1) -> bool:
+        """Whether any block found a hand in any step."""
+        return any(
+            np.isfinite(frame.score[block][frame.place(member)])
+            for frame in self.of(generation)
+            if member in frame.members
+            for block in self.blocks
+        )
+
+    def rows(self) -> pd.DataFrame:
+        """A line for each generation, member, step and block: image score, hand tokens, variances."""
+        lines = [
+            {
+                "generation": frame.generation, "member": member, "block": cell.block, "timestep": frame.timestep,
+                "step": frame.step, "sigma": frame.sigma, "trained_timestep": cell.timestep,
+                "score": float(frame.score[cell.block][i]),
+                "p_bad": float(frame.image_p_bad[cell.block][i]),
+                "tokens": int(frame.hand[cell.block][i].sum()),
+                "xt_variance": float(frame.xt_variance[i]),
+                "x0_change": _mean(frame.x0_change[i], frame.hand[cell.block][i]),
+                "stopped": self.stopped.get((frame.generation, member)) == frame.timestep,
+            }
+            for frame in self.frames for i, member in enumerate(frame.members) for cell in frame.cells
+        ]  # fmt: skip
+        return pd.DataFrame(lines)
+
+
+def _mean(values: np.ndarray, where: np.ndarray) -> float:
+    return float(values[where].mean()) if where.any() else float("nan")
