@@ -12,8 +12,6 @@ from badhands.cells import Cell
 from badhands.diffusion.models import ModelSpec
 from badhands.diffusion.scene import Pair, Scene
 from badhands.diffusion.taps import AllDropped
-from badhands.experiments.abort_costs import Rule, by_group, cost, draws, per_good, tune
-from badhands.experiments.abort_study import AbortStudy
 from badhands.experiments.steer_study import SteerStudy
 from badhands.watch import Abort, Steer, watch
 from badhands.watch.fresh import fresh_pairs
@@ -135,76 +133,6 @@ def test_reseeding_works_through_the_pairs(pipe):
     assert harvest.evaluations == 3 * 4 + 3 * 2
     assert all(picture.size == (64, 64) for _, picture in harvest.kept)
     assert len(reseed(scene, probes, Abort({CELL: -1e9}), pairs, wanted=3).kept) == 4  # the second batch is not drawn
-
-
-def test_costs_are_those_of_section_6():
-    rng = np.random.default_rng(0)
-    good = rng.random(400) < 0.3
-    score = good + rng.normal(size=400)
-    score[:5] = np.nan
-    rule, steps = Rule("", score, 0.4, 4), 20
-    found = cost(good, rule, steps, draws(400, 200))
-    spent = accepted = 0
-    for is_good, value in zip(good, score, strict=True):
-        stopped = bool(value < 0.4)
-        spent += 4 if stopped else 20
-        accepted += is_good and not stopped
-    assert found.per_good == pytest.approx(spent / accepted)
-    p, tpr, fpr = 1 - good.mean(), found.stopped_bad, found.stopped_good
-    a = p * (1 - tpr) + (1 - p) * (1 - fpr)
-    b = p * (1 - tpr) / a
-    formula = (steps + 4 * (1 - a) / a) / (1 - b)
-    assert found.per_good == pytest.approx(formula) and found.ratio == pytest.approx(formula / (steps / (1 - p)))
-    assert found.good_share == pytest.approx(1 - b)
-    pays = 4 / steps < p * (tpr - fpr) / (p * tpr + (1 - p) * fpr)
-    assert pays == (found.ratio < 1)
-    assert found.lo < found.per_good < found.hi and found.ratio_hi < 1
-    blind = cost(good, Rule("", rng.normal(size=400), 0.0, 4), steps, draws(400, 200))
-    assert blind.ratio_hi > 1  # a score that knows nothing does not pay
-    none = cost(good, Rule("", np.nan_to_num(score), np.inf, 4), steps, draws(400, 10))
-    assert none.per_good == np.inf
-
-
-def test_tuning_and_groups():
-    rng = np.random.default_rng(1)
-    good = rng.random(600) < 0.5
-    knowing, ignorant = good + 0.5 * rng.normal(size=600), rng.normal(size=600)
-    best = tune(good, [Rule("late", knowing, 0, 15), Rule("early", knowing, 0, 2), Rule("blind", ignorant, 0, 1)], 20)
-    assert best.name == "early"
-    turned = tune(good, [Rule("turned", -knowing, 0, 2)], 20, signs=(1, -1))
-    assert turned.sign == -1
-    group = np.repeat(["easy", "hard"], 300)
-    good = rng.random(600) < np.where(group == "easy", 0.9, 0.1)
-    rule = Rule("stops every hard prompt", np.where(group == "easy", 1.0, -1.0) + 0.01 * rng.normal(size=600), 0, 1)
-    weights = draws(600, 200)
-    assert cost(good, rule, 20, weights).ratio_hi < 1 and by_group(good, rule, 20, group, weights)[0] == np.inf
-    group, good = np.append(group, ["hopeless"] * 50), np.append(good, np.zeros(50, bool))
-    kept = Rule("stops what never comes out well", np.where(group == "hopeless", -1.0, 1.0), 0, 1)
-    assert by_group(good, kept, 20, group, draws(650, 200)) == (1, 1, 1)  # and saves nothing on what does
-    group, good = group[:600], good[:600]
-    assert per_good(good, np.zeros(600, bool), 20, 20, np.ones((1, 600)))[0] == pytest.approx(20 / good.mean())
-
-
-def test_the_abort_study_resumes_and_its_policy_does_what_the_table_says(pipe, tmp_path):
-    study, probes = AbortStudy(images=24, live=8, bootstraps=100), make_probes()
-    text = study.run(SPEC, probes, "tiny_hands", tmp_path, pipe=pipe, judge=FakeJudge())
-    assert "plain reseeding" in text and "x0-variance, tuned" in text and "probe, tuned" in text
-    lines = (tmp_path / "images.jsonl").read_bytes().splitlines(keepends=True)
-    assert len(lines) == 24 and {p.name for p in tmp_path.iterdir()} >= {
-        "costs.csv",
-        "costs.png",
-        "live.csv",
-        "auroc.csv",
-    }
-    live = (tmp_path / "live.csv").read_text().splitlines()
-    told = dict(zip(live[0].split(","), live[1].split(","), strict=True))
-    assert float(told["agree"]) == 1 and told["evaluations"] == told["evaluations_by_the_table"]
-    (tmp_path / "images.jsonl").write_bytes(b"".join(lines[:20]) + lines[20][:30])  # killed while it wrote
-    again = study.run(SPEC, probes, "tiny_hands", tmp_path, pipe=pipe, judge=FakeJudge())
-    rows = [json.loads(line) for line in (tmp_path / "images.jsonl").read_text().splitlines()]
-    assert [row["scores"] for row in rows] == [json.loads(line)["scores"] for line in lines] and again == text
-    with pytest.raises(ValueError, match="another folder"):
-        study.run(SPEC, make_probes(steps=4), "hands", tmp_path, pipe=pipe, judge=FakeJudge())
 
 
 def test_the_steering_study(pipe, tmp_path):

@@ -13,6 +13,7 @@ FILES = {"extract": "images, labels and activations of a study", "train": "measu
 MODULES = {
     "label": "the labelling page",
     "watch": "the probes' verdict while an image is being made",
+    "experiments": "does knowing help? abort, best of N, steering: what costs how much",
     "compare": "runs side by side",
     "rehearse": "a study's cost on a model of random weights",
     "publish": "a labelled study as a dataset, and back",

@@ -1,4 +1,4 @@
-"""study=steer: does adding a * (mean of good - mean of bad) make better hands? The same pairs for every push.
+"""only=steer: does adding a * (mean of good - mean of bad) make better hands? The same pairs for every push.
 
 It is called an effect only if the response to the strength is monotone, the opposite sign does the opposite, and the
 direction does more than random ones of the same length drawn from the within-class covariance. A negative result is
@@ -37,9 +37,9 @@ class SteerStudy:
 
     def __post_init__(self) -> None:
         if self.images < 8 or self.random < 1:
-            raise ValueError("steer_study needs images >= 8 and random >= 1 (20 for evidence)")
+            raise ValueError("steer needs images >= 8 and random >= 1 (20 for evidence)")
         if not {-1.0, 0.0, 1.0} <= {float(a) for a in self.strengths}:
-            raise ValueError("steer_study.strengths must hold -1, 0 and 1: the opposite sign, the identity, the push")
+            raise ValueError("steer.strengths must hold -1, 0 and 1: the opposite sign, the identity, the push")
 
     def run(
         self, spec: ModelSpec, probes: Probes, source: str, folder: Path, *, known: Collection[str] = (),

@@ -1,4 +1,4 @@
-"""The raw table of study=steer: each fresh pair drawn plainly and once for every push, judged and compared."""
+"""The raw table of only=steer: each fresh pair drawn plainly and once for every push, judged and compared."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from badhands.cells import Cell
 from badhands.diffusion.scene import Pair, Scene
-from badhands.experiments.abort_table import keep_making, read_rows
+from badhands.experiments.fresh_table import keep_making, read_rows
 from badhands.probes.artifact import Probes
 from badhands.study.journal import write_whole
 from badhands.watch.policies import Steer

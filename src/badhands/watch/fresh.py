@@ -14,7 +14,13 @@ FIRST_SEED = 1_000_000
 
 
 def fresh_pairs(
-    source: str, count: int, *, known: Collection[str] = (), first_seed: int = FIRST_SEED, shuffle: int = 1
+    source: str,
+    count: int,
+    *,
+    known: Collection[str] = (),
+    first_seed: int = FIRST_SEED,
+    shuffle: int = 1,
+    prompts: int | None = None,
 ) -> list[Pair]:
     """`count` pairs; the first of a longer list are those of a shorter.
 
@@ -22,6 +28,7 @@ def fresh_pairs(
         source: `tiny_hands` (captions of the embedded models), `hands`, or a prompt file.
         known: prompts of the study, left out unless nothing else is there (then only the seeds are fresh).
         shuffle: seed of the choice of prompts.
+        prompts: at most this many different ones, each then with several seeds.
     """
     if source == "tiny_hands":
         from badhands.tiny_hands.attributes import every_caption
@@ -30,7 +37,7 @@ def fresh_pairs(
     else:
         texts = [prompt.text for prompt in load_prompts(HANDS if source == "hands" else source)]
     unseen = [text for text in texts if text not in set(known)] or texts
-    order = np.random.default_rng(shuffle).permutation(len(unseen))
+    order = np.random.default_rng(shuffle).permutation(len(unseen))[:prompts]
     return [Pair(unseen[order[i % len(order)]], first_seed + i) for i in range(count)]
 
 
