@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from badhands.experiments.costs import Outcome, cost_row
 from badhands.experiments.fresh_table import FreshTable
-from badhands.experiments.rules import by_miss, by_price, crossed, first_stop, spend
+from badhands.experiments.rules import Treat, by_miss, by_price, crossed, first_stop, spend
 from badhands.probes.artifact import Probes
 from badhands.stats.auroc import auroc
 from badhands.watch.fitting import early_timesteps, ranked_blocks
@@ -122,7 +123,7 @@ def by_miss_of(table: FreshTable, miss: float) -> Thresholds:
 def by_rule(table: FreshTable, source: Scores, name: str, thresholds: Thresholds) -> Outcome:
     """The rule at work on each half of the prompts, with thresholds of the other half."""
 
-    def fit(train):
+    def fit(train: NDArray[np.bool_]) -> Treat:
         chosen = thresholds(source.score, train)
         return lambda test: first_stop(source.score[test], chosen)
 
@@ -146,7 +147,7 @@ def one_step(table: FreshTable, source: Scores) -> Outcome:
         spent = outcome_of(table, "", stop, np.ones(len(stop)) if source.previews else None).seconds.sum()
         return float(spent / accepted) if accepted else np.inf
 
-    def fit(train):
+    def fit(train: NDArray[np.bool_]) -> Treat:
         rules = [alone(step, train) for step in range(k)]
         best = min(range(k), key=lambda step: seconds(step, rules[step], train))
         return lambda test: first_stop(source.score[test], rules[best])
@@ -159,10 +160,10 @@ def one_step(table: FreshTable, source: Scores) -> Outcome:
 def second_look(table: FreshTable, probe: Scores, preview: Scores) -> Outcome:
     """The probe raises its hand, the judge on the preview of that step has to agree: only then is a preview decoded."""
 
-    def fit(train):
+    def fit(train: NDArray[np.bool_]) -> Treat:
         first, second = (by_price(s.score[train], table.good[train], table.at, table.steps) for s in (probe, preview))
 
-        def treat(test):
+        def treat(test: NDArray[np.bool_]) -> NDArray[Any]:
             asks = probe.score[test] < first
             agreed = asks & (preview.score[test] < second)
             stop = np.where(agreed.any(1), agreed.argmax(1), len(table.at))

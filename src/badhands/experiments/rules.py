@@ -4,6 +4,7 @@ Thresholds come from images that the rule is not tried on. Scores are [n, K], na
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,9 +85,11 @@ def _optimal(scores: Floats, good: NDArray[np.bool_], at: NDArray[np.int64], ste
     return thresholds
 
 
-def crossed(
-    fit: Callable[[NDArray[np.bool_]], Callable[[NDArray[np.bool_]], Floats]], prompt: NDArray[np.int64]
-) -> Floats:
+Treat = Callable[[NDArray[np.bool_]], NDArray[Any]]
+"""Given a mask bool[n]: what becomes of these images, [n of them, ...]."""
+
+
+def crossed(fit: Callable[[NDArray[np.bool_]], Treat], prompt: NDArray[np.int64]) -> NDArray[Any]:
     """Each half of the prompts treated by what was fitted on the other half: [n, ...].
 
     Args:
