@@ -1,6 +1,9 @@
 """What a tracker promises, read back from the files it wrote. No network, no account."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -112,6 +115,62 @@ def test_no_key_reaches_the_log(tmp_path, monkeypatch):
     track(tmp_path / "run", WandbTracker())
     for path in (tmp_path / "run").rglob("*"):
         assert not path.is_file() or key.encode() not in path.read_bytes(), path
+
+
+def test_wandb_keeps_every_picture_as_a_file_of_its_own_and_none_in_a_table(offline):
+    """Pictures inside tables are lost on `wandb sync`; media of the history must lie beside the log to be sent."""
+    files = {path.relative_to(path.parents[len(path.parts) - path.parts.index("files") - 2]): path
+             for path in offline.files}  # fmt: skip
+    promised, seen = set(), 0
+    for row in offline.history:
+        nested: dict[str, dict] = {}
+        for key, value in row.items():
+            if isinstance(value, dict):
+                nested[key] = value
+            elif "." in key:
+                nested.setdefault(key.rsplit(".", 1)[0], {})[key.rsplit(".", 1)[1]] = value
+        for entry in nested.values():
+            promised |= {name for name in [entry.get("path"), *(entry.get("filenames") or [])] if name}
+            seen += entry.get("_type") == "table-file"
+    assert seen >= 1 and len(promised) >= 6
+    for name in promised:
+        assert any(str(path).endswith(name.removeprefix("media/")) for path in files.values()), name
+    for path in offline.files:
+        if path.suffix == ".json" and "table" in path.parts:
+            assert "image-file" not in path.read_text()
+
+
+READ_TRACKIO = """
+import json, sys
+from pathlib import Path
+from trackio.sqlite_storage import SQLiteStorage as store
+from test_report_tracking import track
+track(Path(sys.argv[1]), TrackioTracker())
+(name,) = store.get_runs("badhands")
+kinds = [a["type"] for a in store.get_artifacts("badhands")]
+print(json.dumps([name, store.get_run_config("badhands", name), store.get_logs("badhands", name), kinds]))
+"""
+
+
+def test_trackio_holds_the_same_content_without_an_account(tmp_path):
+    """In a process of its own: trackio decides where its files lie when it is imported."""
+    pytest.importorskip("trackio")
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", READ_TRACKIO, str(tmp_path / "run")], env=environment,
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    name, config, logs, kinds = json.loads(done.stdout.splitlines()[-1])
+    assert name == "tiny_clean post logistic run"
+    assert config["model"] == {"name": "tiny_clean"} and config["choices"]["probe"] == "logistic"
+    rows = [row for row in logs if "curve/auroc/single.1" in row]
+    assert [row["step"] for row in rows] == [0, 8, 17] and [row["timestep"] for row in rows] == [20, 12, 3]
+    assert rows[1]["curve/auroc/single.1"] == pytest.approx(auroc_of(BEST))
+    media = [value for row in logs for value in row.values() if isinstance(value, dict) and "file_path" in value]
+    assert len(media) == 5 and all((tmp_path / "trackio" / "media" / one["file_path"]).is_file() for one in media)
+    keys = {key for row in logs for key in row}
+    assert {"data/sheet_good", "measures/pca", "watch/strips/00_seed7_bad", "cells", "report"} <= keys
+    ended = next(row for row in logs if "summary/best_cell" in row)
+    assert ended["summary/best_cell"] == str(BEST) and ended["failed"] == ""
+    assert set(kinds) == {"probes", "tables"}
 
 
 def test_csv_holds_the_curves_and_the_summary(tmp_path):

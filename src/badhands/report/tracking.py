@@ -1,11 +1,11 @@
-"""Where the results of a run are tracked: W&B, one CSV file, or nowhere.
+"""Where the results of a run are tracked: W&B, one CSV file, or nowhere (trackio: `trackio_tracker.py`).
 
 A tracker reads the run folder and nothing else. It is told after every stage, so a run that fails half-way is tracked
 as far as it came; `finish` is always called, so that the next run of a multirun gets a W&B run of its own.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ import pandas as pd
 from badhands.cells import block_key
 from badhands.report.headline import summary
 from badhands.report.results import cells_table
-from badhands.report.series import series
+from badhands.report.series import Curve, series
 from badhands.run import Run
 
 Value = float | int | str
@@ -156,15 +156,7 @@ class WandbTracker:
         import wandb
 
         curves = list(series(run, skip=self._seen))
-        rows: dict[int, dict[str, Value]] = {}
-        for curve in curves:
-            for block, line in curve.lines.items():
-                for step, value in zip(curve.steps, line, strict=True):
-                    if pd.notna(value):
-                        rows.setdefault(step, {})[f"curve/{curve.name}/{block}"] = float(value)
-            for step, timestep, sigma in zip(curve.steps, curve.timesteps, curve.sigmas, strict=True):
-                rows.setdefault(step, {}).update(step=step, timestep=timestep, sigma=sigma)
-        for _, row in sorted(rows.items()):
+        for row in curve_history(curves):
             self._wandb.log(row)
         for curve in curves:
             blocks = sorted(curve.lines, key=block_key)
@@ -176,6 +168,19 @@ class WandbTracker:
                 xname="step (0 is pure noise)",
             )
             self._wandb.log({f"curves/{curve.name}": chart})
+
+
+def curve_history(curves: Iterable[Curve]) -> list[dict[str, Value]]:
+    """One history row a step: step, timestep, sigma, and `curve/<name>/<block>` of every curve that has a value."""
+    rows: dict[int, dict[str, Value]] = {}
+    for curve in curves:
+        for block, line in curve.lines.items():
+            for step, value in zip(curve.steps, line, strict=True):
+                if pd.notna(value):
+                    rows.setdefault(step, {})[f"curve/{curve.name}/{block}"] = float(value)
+        for step, timestep, sigma in zip(curve.steps, curve.timesteps, curve.sigmas, strict=True):
+            rows.setdefault(step, {}).update(step=step, timestep=timestep, sigma=sigma)
+    return [row for _, row in sorted(rows.items())]
 
 
 def probe_card(folder: Path) -> dict[str, Any]:
