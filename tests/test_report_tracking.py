@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 import wandb
 
+from badhands.report import headline
+from badhands.report.local_trackers import TensorBoardTracker
 from badhands.report.session import Session
 from badhands.report.tracking import CsvTracker, NoTracker, Tracker, WandbTracker
 from badhands.run import Run
@@ -21,12 +23,13 @@ from wandb_log import offline_runs
 def no_account(tmp_path_factory, monkeypatch):
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
-    for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+    for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(home / name))
     monkeypatch.setenv("NETRC", str(home / "netrc"))
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.delenv("WANDB_MODE", raising=False)
+    for name in ("WANDB_MODE", "WANDB_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def track(folder: Path, tracker: Tracker, **fields: str) -> Run:
@@ -40,9 +43,10 @@ def track(folder: Path, tracker: Tracker, **fields: str) -> Run:
 def offline(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wandb") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
             patch.setenv(name, str(folder.parent / name))
-        patch.delenv("WANDB_MODE", raising=False)
+        for name in ("WANDB_MODE", "WANDB_DATA_DIR"):
+            patch.delenv(name, raising=False)
         track(folder, WandbTracker(notes="why"), group="a_sweep")
     (run,) = offline_runs(folder)
     return run
@@ -117,60 +121,103 @@ def test_no_key_reaches_the_log(tmp_path, monkeypatch):
         assert not path.is_file() or key.encode() not in path.read_bytes(), path
 
 
-def test_wandb_keeps_every_picture_as_a_file_of_its_own_and_none_in_a_table(offline):
-    """Pictures inside tables are lost on `wandb sync`; media of the history must lie beside the log to be sent."""
-    files = {path.relative_to(path.parents[len(path.parts) - path.parts.index("files") - 2]): path
-             for path in offline.files}  # fmt: skip
-    promised, seen = set(), 0
-    for row in offline.history:
-        nested: dict[str, dict] = {}
-        for key, value in row.items():
-            if isinstance(value, dict):
-                nested[key] = value
-            elif "." in key:
-                nested.setdefault(key.rsplit(".", 1)[0], {})[key.rsplit(".", 1)[1]] = value
-        for entry in nested.values():
-            promised |= {name for name in [entry.get("path"), *(entry.get("filenames") or [])] if name}
-            seen += entry.get("_type") == "table-file"
-    assert seen >= 1 and len(promised) >= 6
-    for name in promised:
-        assert any(str(path).endswith(name.removeprefix("media/")) for path in files.values()), name
-    for path in offline.files:
-        if path.suffix == ".json" and "table" in path.parts:
-            assert "image-file" not in path.read_text()
+def test_everything_that_wandb_sync_would_send_lies_in_the_run_folder_and_no_table_holds_a_picture(offline):
+    """`wandb sync` sends the files that the log names, from where it names them: all must be there, and stay there."""
+    media = {name for row in offline.history for name in _named_files(row)}
+    assert {Path(name).parts[1] for name in media} == {"images", "table", "html"} and len(media) >= 8
+    assert media <= set(offline.promised)
+    sent = [offline.folder / "files" / name for name in offline.promised] + list(offline.staged)
+    assert len(offline.staged) >= 2 + 6 + 4  # probes, tables as CSV, tables of the page
+    for path in sent:
+        assert path.is_file() and offline.folder.parents[1] in path.parents, path
+    for path in sent:
+        assert path.suffix != ".json" or "image-file" not in path.read_text()
+
+
+def _named_files(row: dict) -> set[str]:
+    """Media files that one history row names: an entry is one dict, or one key a field."""
+    fields = {f"{key}.{name}": v for key, value in row.items() if isinstance(value, dict) for name, v in value.items()}
+    named = {**row, **fields}
+    return {
+        name
+        for key, value in named.items()
+        if key.rsplit(".", 1)[-1] in ("path", "filenames")
+        for name in (value if isinstance(value, list) else [value])
+    }
+
+
+def test_the_run_after_a_wandb_run_stages_its_tables_in_its_own_folder(tmp_path):
+    for name in ("one", "two"):
+        track(tmp_path / name, WandbTracker())
+        (run,) = offline_runs(tmp_path / name)
+        assert run.staged and all(tmp_path / name in path.parents and path.is_file() for path in run.staged)
+    assert "WANDB_DATA_DIR" not in os.environ
 
 
 READ_TRACKIO = """
 import json, sys
 from pathlib import Path
 from trackio.sqlite_storage import SQLiteStorage as store
+from badhands.report import headline
+from badhands.report.local_trackers import TrackioTracker
 from test_report_tracking import track
-track(Path(sys.argv[1]), TrackioTracker())
+track(Path(sys.argv[1]), TrackioTracker(), group="a_sweep")
 (name,) = store.get_runs("badhands")
-kinds = [a["type"] for a in store.get_artifacts("badhands")]
-print(json.dumps([name, store.get_run_config("badhands", name), store.get_logs("badhands", name), kinds]))
+artifacts = store.get_artifacts("badhands")
+print(json.dumps([name, store.get_run_config("badhands", name), store.get_logs("badhands", name), artifacts]))
 """
 
 
-def test_trackio_holds_the_same_content_without_an_account(tmp_path):
+def test_trackio_holds_the_same_content_as_wandb_without_an_account(tmp_path, offline):
     """In a process of its own: trackio decides where its files lie when it is imported."""
-    pytest.importorskip("trackio")
     environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio"), "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", READ_TRACKIO, str(tmp_path / "run")], env=environment,
-                          capture_output=True, text=True, check=True)  # fmt: skip
-    name, config, logs, kinds = json.loads(done.stdout.splitlines()[-1])
-    assert name == "tiny_clean post logistic run"
-    assert config["model"] == {"name": "tiny_clean"} and config["choices"]["probe"] == "logistic"
-    rows = [row for row in logs if "curve/auroc/single.1" in row]
-    assert [row["step"] for row in rows] == [0, 8, 17] and [row["timestep"] for row in rows] == [20, 12, 3]
-    assert rows[1]["curve/auroc/single.1"] == pytest.approx(auroc_of(BEST))
-    media = [value for row in logs for value in row.values() if isinstance(value, dict) and "file_path" in value]
-    assert len(media) == 5 and all((tmp_path / "trackio" / "media" / one["file_path"]).is_file() for one in media)
-    keys = {key for row in logs for key in row}
-    assert {"data/sheet_good", "measures/pca", "watch/strips/00_seed7_bad", "cells", "report"} <= keys
-    ended = next(row for row in logs if "summary/best_cell" in row)
-    assert ended["summary/best_cell"] == str(BEST) and ended["failed"] == ""
-    assert set(kinds) == {"probes", "tables"}
+    done = subprocess.run([sys.executable, "-c", READ_TRACKIO, str(tmp_path / "a_run")], env=environment,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    name, config, logs, artifacts = json.loads(done.stdout.splitlines()[-1])
+    assert name == f"{offline.name} a_run" and config["_Group"] == offline.group
+    for key, value in offline.config.items():
+        assert key.startswith(("_wandb", "commit")) or config[key] == value, key
+    assert tuple(config["tags"]) == offline.tags
+
+    axes = ("timestep", "sigma")
+    curves = {(row["step"], k): v for row in logs for k, v in row.items() if k.startswith("curve/") or k in axes}
+    at_wandb = {(row["step"], k): v for row in offline.history for k, v in row.items()
+                if k.startswith("curve/") or k in axes}  # fmt: skip
+    assert curves == at_wandb and len(curves) == 3 * (9 + 2)
+    ended = next(row for row in logs if "failed" in row)
+    assert ended["failed"] == ""
+    for key, value in headline.summary(Run.open(tmp_path / "a_run")).items():
+        assert ended[f"summary/{key}"] == value, key
+        assert key.startswith("seconds/") or offline.summary[key] == value, key
+
+    named = {key: value["file_path"] for row in logs for key, value in row.items() if "file_path" in str(value)}
+    media = {key: tmp_path / "trackio" / "media" / name for key, name in named.items()}
+    sheets = {"data/sheet_good", "data/sheet_bad"}
+    assert set(media) == {*sheets, "measures/pca", "watch/strips/00_seed7_bad", "report"}
+    pictures = {path.read_bytes() for key, path in media.items() if key != "report"}
+    assert pictures == {path.read_bytes() for path in offline.files if path.suffix == ".png"}
+    assert media["report"].read_text() == "<p>report</p>"
+    cells = next(row["cells"]["_value"] for row in logs if "cells" in row)
+    assert len(cells) == 9 and str(BEST) in {row["cell"] for row in cells}
+    assert {one["type"] for one in artifacts} == {"probes", "tables"}
+
+
+def test_tensorboard_holds_curves_pictures_configuration_and_summary(tmp_path, offline):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = track(tmp_path / "run", TensorBoardTracker())
+    events = EventAccumulator(str(run.folder / "tensorboard")).Reload()
+    held = {(e.step, key): e.value for key in events.Tags()["scalars"] for e in events.Scalars(key)}
+    at_wandb = {(row["step"], k): v for row in offline.history for k, v in row.items() if k.startswith("curve/")}
+    assert {k: v for k, v in held.items() if k[1].startswith("curve/")} == pytest.approx(at_wandb)
+    assert held[17, "timestep"] == 3
+    strip = "watch/strips/00_seed7_bad"
+    assert set(events.Tags()["images"]) == {"data/sheet_good", "data/sheet_bad", "measures/pca", strip}
+    assert events.Images(strip)[0].width == 60 and events.Images(strip)[0].height == 20
+    (config,), (summary,) = (events.Tensors(f"{key}/text_summary") for key in ("config", "summary"))
+    assert b"Does it know?" in config.tensor_proto.string_val[0]
+    assert f"best_cell: {BEST}".encode() in summary.tensor_proto.string_val[0]
 
 
 def test_csv_holds_the_curves_and_the_summary(tmp_path):

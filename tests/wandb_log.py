@@ -53,7 +53,13 @@ class OfflineRun:
     artifacts: list[tuple[str, str]] = field(default_factory=list)
     """(type, name)"""
     exit_code: int | None = None
+    folder: Path = Path()
     files: tuple[Path, ...] = ()
+    """Every file beside the log."""
+    promised: list[str] = field(default_factory=list)
+    """Files that the log names as the run's own, relative to `folder`/files."""
+    staged: list[Path] = field(default_factory=list)
+    """Files that an artifact is made of, where the log says they lie."""
 
     def keys(self) -> set[str]:
         """Logged keys; a picture or table counts once, not once a field."""
@@ -74,7 +80,7 @@ def _ended(path: Path, seconds: float = 20.0) -> OfflineRun:
 
 
 def read(path: Path) -> OfflineRun:
-    run = OfflineRun()
+    run = OfflineRun(folder=path.parent)
     for record in records(path):
         kind = record.WhichOneof("record_type")
         if kind == "run":
@@ -93,6 +99,9 @@ def read(path: Path) -> OfflineRun:
             run.metrics[record.metric.name or record.metric.glob_name] = record.metric.step_metric
         elif kind == "artifact":
             run.artifacts.append((record.artifact.type, record.artifact.name))
+            run.staged += [Path(entry.local_path) for entry in record.artifact.manifest.contents]
+        elif kind == "files":
+            run.promised += [entry.path for entry in record.files.files]
         elif kind == "exit":
             run.exit_code = record.exit.exit_code
     run.files = tuple(sorted(p for p in (path.parent / "files").rglob("*") if p.is_file()))

@@ -1,10 +1,11 @@
-"""Where the results of a run are tracked: W&B, one CSV file, or nowhere (trackio: `trackio_tracker.py`).
+"""Where the results of a run are tracked: W&B, one CSV file, or nowhere; trackio and TensorBoard: `local_trackers.py`.
 
 A tracker reads the run folder and nothing else. It is told after every stage, so a run that fails half-way is tracked
 as far as it came; `finish` is always called, so that the next run of a multirun gets a W&B run of its own.
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +74,7 @@ class WandbTracker:
     notes: str | None = None
     _seen: set[str] = field(default_factory=set, repr=False)
     _wandb: Any = field(default=None, repr=False)
+    _data_dir: str | None = field(default=None, repr=False)
 
     def begin(self, run: Run) -> None:
         import wandb
@@ -84,6 +86,10 @@ class WandbTracker:
                 "logger.mode=online needs a W&B login: run `wandb login` once, or leave logger.mode=offline"
             )
         self._seen = set()
+        # Tables are staged there until they are sent. W&B's own place is the home folder, where a later clean-up would
+        # leave an offline run that can no longer be sent whole.
+        self._data_dir = os.environ.get("WANDB_DATA_DIR")
+        os.environ.setdefault("WANDB_DATA_DIR", str(run.folder.absolute() / "wandb"))
         self._wandb = wandb.init(
             project=self.project,
             entity=self.entity,
@@ -135,6 +141,8 @@ class WandbTracker:
         finally:
             self._wandb.finish(exit_code=1 if run.failed else 0)
             self._wandb = None
+            if self._data_dir is None:
+                os.environ.pop("WANDB_DATA_DIR", None)
 
     def _artifact(self, name: str, folder: Path, metadata: dict[str, Any] | None = None) -> None:
         """All files of a folder, as the artifact <name>-<run id>."""
@@ -142,7 +150,7 @@ class WandbTracker:
 
         artifact = wandb.Artifact(f"{name}-{self._wandb.id}", type=name, metadata=metadata)
         for path in sorted(folder.iterdir()):
-            artifact.add_file(str(path))
+            artifact.add_file(str(path), policy="immutable")  # sent from the run folder, without a second copy
         self._wandb.log_artifact(artifact)
 
     def _new(self, files: dict[str, Path]) -> Iterator[tuple[str, Path]]:

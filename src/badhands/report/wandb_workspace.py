@@ -4,7 +4,7 @@
     python -m badhands.report.wandb_workspace --entity my-team --save  save it as a view (after wandb login)
 
 The layout is built by `wandb-workspaces` (extra `badhands[wandb]`), which can build it without a network and needs one
-to save it. docs/wandb.md walks through the same page by hand.
+to save it. docs/trackers.md walks through the same page by hand.
 """
 
 import argparse

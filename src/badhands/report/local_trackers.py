@@ -1,8 +1,12 @@
-"""`logger=trackio`: a local dashboard without an account, with the content of the W&B run."""
+"""`logger=trackio` and `logger=tensorboard`: local dashboards without an account, with the content of the W&B run."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from badhands.report.headline import summary
 from badhands.report.results import cells_table
@@ -44,13 +48,9 @@ class TrackioTracker:
         import trackio
 
         for row in curve_history(series(run, skip=self._seen)):
-            trackio.log(row, step=int(row["step"]))
-        media: dict[str, Any] = {}
-        for kind, files in (("", run.figures()), ("strips/", run.strips())):
-            for name, path in files.items():
-                if str(path) not in self._seen:
-                    self._seen.add(str(path))
-                    media[f"{stage}/{kind}{name}"] = trackio.Image(str(path), caption=name)
+            step = int(row.pop("step"))  # a word of its own there, as an argument
+            trackio.log(row, step=step)
+        media = {key: trackio.Image(str(path), caption=path.stem) for key, path in pictures(run, stage, self._seen)}
         if media:
             trackio.log(media)
         probes = run.folder / "probes"
@@ -85,3 +85,45 @@ class TrackioTracker:
         for path in sorted(folder.iterdir()):
             artifact.add_file(str(path))
         trackio.log_artifact(artifact)
+
+
+@dataclass
+class TensorBoardTracker:
+    """Event files in `<run folder>/tensorboard`: curves, pictures, configuration and summary (tables stay CSV).
+
+    Raises:
+        ValueError: TensorBoard is not installed (from `begin`, before anything is computed).
+    """
+
+    _seen: set[str] = field(default_factory=set, repr=False)
+    _writer: Any = field(default=None, repr=False)
+
+    def begin(self, run: Run) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ValueError("logger=tensorboard needs it: pip install 'badhands[tensorboard]'") from None
+        self._seen, self._writer = set(), SummaryWriter(run.folder / "tensorboard")
+        self._writer.add_text("config", f"```\n{(run.folder / 'config.yaml').read_text()}\n```")
+
+    def log(self, run: Run, stage: str) -> None:
+        for row in curve_history(series(run, skip=self._seen)):
+            for key, value in row.items():
+                self._writer.add_scalar(key, value, int(row["step"]))
+        for key, path in pictures(run, stage, self._seen):
+            self._writer.add_image(key, np.asarray(Image.open(path).convert("RGB")), dataformats="HWC")
+
+    def finish(self, run: Run) -> None:
+        if self._writer is not None:
+            self._writer.add_text("summary", "\n".join(f"    {key}: {value}" for key, value in summary(run).items()))
+            self._writer.close()
+            self._writer = None
+
+
+def pictures(run: Run, stage: str, seen: set[str]) -> Iterator[tuple[str, Path]]:
+    """Figures and film strips that were not in `seen` yet, as (`<stage>/<name>`, file); `seen` grows."""
+    for kind, files in (("", run.figures()), ("strips/", run.strips())):
+        for name, path in files.items():
+            if str(path) not in seen:
+                seen.add(str(path))
+                yield f"{stage}/{kind}{name}", path
