@@ -23,7 +23,8 @@ from badhands.extraction.job import Job
 from badhands.extraction.plan import Shard
 from badhands.extraction.renderer import Replay
 from badhands.study.choice import LabelChoice
-from badhands.study.labels import LabelLog, LabelRecord
+from badhands.study.label_log import LabelLog
+from badhands.study.labels import LabelRecord
 from badhands.study.prompts import Prompt
 
 WIDTH = 12

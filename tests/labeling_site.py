@@ -35,11 +35,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(study: Study, port: int | None = None) -> Iterator[str]:
-    """The address of the app, served until the block ends."""
+def served(study: Study, port: int | None = None, access: Access | None = None) -> Iterator[str]:
+    """The address of the app, served until the block ends; at all addresses of the machine, if `access` is given."""
     port = port or free_port()
-    app = create_app(Desk(study), Access())
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", lifespan="off"))
+    app = create_app(Desk(study), access or Access())
+    host = "0.0.0.0" if access else "127.0.0.1"
+    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -52,23 +53,25 @@ def served(study: Study, port: int | None = None) -> Iterator[str]:
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium(*arguments: str) -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
+        browser = playwright.chromium.launch(executable_path=path, args=[*CHROMIUM_ARGS, *arguments])
         try:
             yield browser
         finally:
             browser.close()
 
 
-def open_page(browser: Browser, address: str, annotator: str = "anna", fragment: str = "", **options: Any) -> Page:
+def open_page(
+    browser: Browser, address: str, annotator: str = "anna", fragment: str = "", query: str = "", **options: Any
+) -> Page:
     """A page in a context of its own, ready to label. An error in its scripts fails the test that closes it."""
     page = browser.new_context(**{"viewport": {"width": 1200, "height": 800}, **options}).new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.script_errors = errors  # type: ignore[attr-defined]
-    page.goto(f"{address}/?annotator={annotator}{fragment}")
+    page.goto(f"{address}/?annotator={annotator}{query}{fragment}")
     page.wait_for_function("() => window.badhands && badhands.item !== undefined")
     return page
 

@@ -32,7 +32,8 @@ from badhands.diffusion.random_model import count_values, make_folder
 from badhands.diffusion.taps import AllDropped, Taps
 from badhands.extraction.job import Job
 from badhands.extraction.verdicts import Pause
-from badhands.study.labels import LabelLog, LabelRecord
+from badhands.study.label_log import LabelLog
+from badhands.study.labels import LabelRecord
 from badhands.study.study import Study
 from badhands.watch import watch
 from badhands.watch.__main__ import run as watch_command

@@ -9,7 +9,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from badhands.study.labels import LabelLog
+from badhands.study.label_log import LabelLog
 from badhands.study.study import Study
 from demo_study import make_study
 from labeling_site import chromium, free_port, open_page, settled

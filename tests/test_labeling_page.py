@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from badhands.classes import BAD, GLOBAL, GOOD, NOT_HAND
-from badhands.study.labels import LabelLog
+from badhands.labeling.access import access_for, addresses
+from badhands.study.label_log import LabelLog
 from demo_study import make_study
 from labeling_site import chromium, open_page, served, settled
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with chromium() as browser:
+    with chromium("--host-resolver-rules=MAP *.test 127.0.0.1") as browser:
         yield browser
 
 
@@ -222,6 +223,75 @@ def test_a_dead_server_is_red_and_the_work_is_sent_when_it_returns(browser, stud
         assert (
             on_disk(study, "img0000").classes.ravel().tolist() == shown == again.evaluate("[...badhands.state.classes]")
         )
+
+
+def test_from_another_machine_by_plain_http_the_page_works(browser, study):
+    """Under a name that is not loopback a browser withholds what it gives to secure contexts alone."""
+    access = access_for("0.0.0.0", None, ("lab.test",))
+    with served(study, access=access) as address:
+        port, token = int(address.rsplit(":", 1)[1]), f"&token={access.token}"
+        lan = next(one for one in addresses("0.0.0.0", port, access.token) if "127.0.0.1" not in one)
+        for who, there in [("anna", lan.split("/?")[0]), ("ben", f"http://lab.test:{port}")]:
+            page = open_page(browser, there, who, query=token)
+            assert page.evaluate("window.isSecureContext") is False
+            page.keyboard.press("1")
+            settled(page)
+            assert len(on_disk(study, annotator=who)) == 1
+        foreign = browser.new_page().goto(f"http://evil.test:{port}/?annotator=eve{token}")
+        assert foreign and foreign.status == 421
+
+
+def test_what_keeps_the_page_from_starting_stands_in_red(browser, study):
+    with served(study) as address:
+        page = browser.new_page()
+        for break_it, words in [
+            (lambda: page.route("**/page/plan.js", lambda route: route.abort()), "could not be loaded"),
+            (lambda: page.route("**/api/study?*", lambda route: route.fulfill(status=400, json={"error": "no JSON"})),
+             "no JSON"),
+            (lambda: page.route("**/api/study?*", lambda route: route.fulfill(body="<html>")), "not valid JSON"),
+        ]:  # fmt: skip
+            break_it()
+            page.goto(f"{address}/?annotator=anna")
+            page.wait_for_selector("#dead:not([hidden])")
+            page.wait_for_function("words => document.querySelector('#dead').innerText.includes(words)", arg=words)
+            page.unroute_all()
+
+
+def test_a_full_browser_storage_still_sends(browser, study):
+    with served(study) as address:
+        page = open_page(browser, address)
+        page.evaluate("""() => { let size = 1 << 20; localStorage.setItem("filler", "");
+          const add = () => localStorage.setItem("filler", localStorage.getItem("filler") + "x".repeat(size));
+          while (size) try { add(); } catch { size >>= 1; }
+        }""")
+        page.route("**/api/labels/*", lambda route: route.abort())
+        page.keyboard.press("2")
+        page.wait_for_selector("#dead:not([hidden])")
+        assert "leave it open" in page.inner_text("#dead")
+        page.unroute_all()
+        settled(page)
+        assert len(on_disk(study)) == 1
+        page.wait_for_selector("#dead", state="hidden")
+
+
+def test_a_refusal_is_told_in_the_servers_words_and_tried_again(browser, study):
+    with served(study) as address:
+        page = open_page(browser, address)
+        for number, (status, words) in enumerate(
+            [(401, "open the address with ?token=..."), (507, "the study could not be written: Read-only file system")]
+        ):
+            answer = {"status": status, "json": {"error": words}}
+            page.route("**/api/labels/*", lambda route, _, answer=answer: route.fulfill(**answer))
+            page.keyboard.press("2")
+            page.wait_for_selector("#dead:not([hidden])")
+            assert words[1:] in page.inner_text("#dead") and "1 change kept" in page.inner_text("#dead")
+            if number:
+                page.wait_for_timeout(3500)  # that the server is alive does not make the words go away
+                assert words[1:] in page.inner_text("#dead")
+            page.unroute_all()
+            settled(page)
+            page.wait_for_selector("#dead", state="hidden")
+            assert len(on_disk(study)) == number + 1
 
 
 def two_tabs(browser, address):

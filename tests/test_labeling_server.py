@@ -1,16 +1,29 @@
 """The server's promises: on disk before it answers, nobody overwritten, nobody foreign let in."""
 
+import json
 import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from badhands.classes import BAD, NOT_HAND
-from badhands.labeling.command import access_for
+from badhands.labeling import differences
+from badhands.labeling.access import access_for, addresses, checked_hosts, checked_port, checked_token
 from badhands.labeling.guard import Access
-from badhands.study.labels import LabelLog
+from badhands.study.label_log import LabelLog
+from badhands.study.labels import LabelRecord
+from badhands.study.study import Study
 from demo_study import make_study
-from labeling_site import InProcess
+from labeling_site import InProcess, free_port
 
 SAVE = "/api/labels/img0000"
 
@@ -211,6 +224,9 @@ def test_beyond_this_machine_a_token_is_needed(tmp_path):
     assert site.request("GET", "/api/alive", headers=[host], query=b"token=" + b"s" * 20)[0] == 401
     status, headers, _ = site.request("GET", "/", headers=[host], query=b"annotator=anna&token=" + b"s" * 20)
     assert (status, headers["location"]) == (303, "/?annotator=anna")
+    assert headers["set-cookie"].startswith(
+        "badhands_token_8000="
+    )  # a cookie of 8000 alone, or two servers would fight
     assert "HttpOnly" in headers["set-cookie"] and "SameSite=strict" in headers["set-cookie"]
     cookie = (b"cookie", headers["set-cookie"].split(";")[0].encode())
     assert site.request("GET", "/api/alive", headers=[host, cookie])[0] == 200
@@ -236,3 +252,132 @@ def test_proposals_come_from_the_judge_and_from_mask_folders(site):
     )
     assert sum(run for value, run in probe["classes"] if value == 1) == 8
     assert [one["source"] for one in site.json("GET", "/api/proposals/img0001")[1]] == ["judge"]
+
+
+def test_a_server_at_every_address_answers_to_each_of_them_and_to_no_foreign_name(tmp_path):
+    access = access_for("0.0.0.0", None, ("lab.example",))
+    assert access.token
+    with pytest.raises(ValueError, match="token"):
+        Access(addresses=True)
+    site = InProcess(make_study(tmp_path / "study", images=1), access)
+    bearer = (b"authorization", b"Bearer " + access.token.encode())
+    for host, status in [
+        (b"192.168.1.5:8765", 200),
+        (b"[2001:db8::7]:8765", 200),
+        (b"lab.example:8765", 200),
+        (b"evil.example", 421),
+        (b"192.168.1.5.evil.example", 421),
+        (b"0x7f000001", 421),
+    ]:
+        assert site.request("GET", "/api/alive", headers=[(b"host", host), bearer])[0] == status, host
+        if status == 200:
+            assert site.request("GET", "/api/alive", headers=[(b"host", host)])[0] == 401
+    here, *elsewhere = addresses("0.0.0.0", 8765, "s" * 16, ("lab.example",))
+    assert here.startswith("http://127.0.0.1:8765/?token=")
+    assert elsewhere and not any("127.0.0.1" in one or "0.0.0.0" in one for one in elsewhere)
+    assert f"http://lab.example:8765/?token={'s' * 16}" in elsewhere
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "fix"),
+    [
+        (checked_port, 99999, "1 to 65535"),
+        (checked_port, "http", "1 to 65535"),
+        (checked_token, 1234567890123456, "a letter"),
+        (checked_hosts, "name", r"hosts=\[name\]"),
+        (checked_hosts, ["http://name"], "the name alone"),
+        (checked_hosts, ["name:8000"], "without a port"),
+        (checked_hosts, [8], "no list of names"),
+    ],
+)
+def test_a_wrong_address_is_a_sentence(check, value, fix):
+    with pytest.raises(ValueError, match=fix):
+        check(value)
+
+
+def test_pictures_that_are_pipes_loops_or_huge_are_sentences(site):
+    path = site.desk.study.image_path
+    for image_id in ("img0001", "img0002", "img0003"):
+        path(image_id).unlink()
+    os.mkfifo(path("img0001"))
+    path("img0002").symlink_to(path("img0002"))
+    header = b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)  # 10 GB of pixels in a file of 60 bytes
+    path("img0003").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)) + b"\0\0\0\0IDAT"
+    )
+    for image_id, words in [("img0001", "not a file"), ("img0002", "link"), ("img0003", "cannot be read")]:
+        for what in ("images", "thumbnails"):
+            status, answer = site.json("GET", f"/api/{what}/{image_id}")
+            assert status == 400 and words in answer["error"], (what, answer)
+    folder = site.desk.study.root / "proposals" / "detector"
+    folder.mkdir(parents=True)
+    (folder / "img0000.png").write_bytes(path("img0003").read_bytes())
+    os.mkfifo(folder / "img0004.png")
+    for image_id in ("img0000", "img0004"):
+        assert [one["source"] for one in site.json("GET", f"/api/proposals/{image_id}")[1]] == ["judge"]
+
+
+def test_a_study_that_grows_while_it_is_read_is_always_answered(tmp_path):
+    site = InProcess(make_study(tmp_path / "study", images=3, judged=False))
+    study, desk = Study(site.desk.study.root), site.desk
+    template = study.manifest.entries[0]
+    done, failures, sizes = threading.Event(), [], []
+
+    def read():
+        while not done.is_set():
+            try:
+                sizes.append(len(json.loads(desk.overview("anna"))["images"]))
+            except Exception as error:  # whatever it is would be a status of 400 or 500
+                failures.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for number in range(60):
+        study.manifest.append(replace(template, id=f"new{number:04d}"))
+        study.labels.append(LabelRecord(f"new{number:04d}", "judge", "", 0.0, np.full((16, 16), NOT_HAND, np.uint8)))
+    study.manifest.sort({f"new{number:04d}": 60 - number for number in range(60)})
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert failures == [] and sizes == sorted(sizes)
+    assert len(json.loads(desk.overview("anna"))["images"]) == 63
+
+
+def test_each_label_is_compared_with_its_own_image_alone(tmp_path, monkeypatch):
+    site = InProcess(make_study(tmp_path / "study", images=40))
+    for number in range(40):
+        site.json("POST", f"/api/labels/img{number:04d}", site.change(f"img{number:04d}", verdict="good"))
+    compared = []
+    real = differences._disagree
+    monkeypatch.setattr(differences, "_disagree", lambda a, b: (compared.append(1), real(a, b))[1])
+    shown = json.loads(site.desk.overview("anna"))["disagreements"]
+    assert len(compared) == 40
+    assert shown == {f"img{number:04d}": ["judge"] for number in range(1, 40, 2)}
+
+
+def test_ctrl_c_ends_a_server_with_half_a_change_in_its_hands(tmp_path):
+    study, port = make_study(tmp_path / "study", images=1), free_port()
+    command = [sys.executable, "-m", "badhands.label", f"study={study.root}", f"port={port}", "browser=false"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout and f"http://127.0.0.1:{port}/" in server.stdout.readline()
+        client = connect(port)
+        client.sendall(
+            f"POST {SAVE} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+            "Content-Length: 500\r\n\r\n{".encode()
+        )
+        idle = connect(port)
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=60)  # it waited for ever
+        client.close(), idle.close()
+    finally:
+        server.kill()
+
+
+def connect(port):
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port))
+        except ConnectionRefusedError:
+            time.sleep(0.02)

@@ -1,6 +1,7 @@
 import itertools
 import json
 import multiprocessing
+import os
 
 import numpy as np
 import pytest
@@ -10,12 +11,14 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from badhands.classes import BAD, GLOBAL, GOOD, LOCAL, NOT_HAND, UNLABELLED
 from badhands.study import journal
-from badhands.study.labels import LabelLog, LabelRecord, choose_balanced, decode_runs, encode_runs, token_rows
+from badhands.study.choice import LabelChoice
+from badhands.study.label_log import LabelLog
+from badhands.study.labels import LabelRecord, choose_balanced, decode_runs, encode_runs, token_rows
 
 
-def record(image_id="a", annotator="ann", classes=None, **fields) -> LabelRecord:
+def record(image_id="a", annotator="ann", classes=None, time="2026-01-01T00:00:00Z", **fields) -> LabelRecord:
     grid = np.full((4, 6), NOT_HAND, np.uint8) if classes is None else classes
-    return LabelRecord(image_id, annotator, "2026-01-01T00:00:00Z", 3.5, grid, **fields)
+    return LabelRecord(image_id, annotator, time, 3.5, grid, **fields)
 
 
 @given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 3)))
@@ -86,12 +89,50 @@ def test_a_torn_last_line_is_ignored_then_cut_off(tmp_path):
     whole = path.read_bytes()
     log.append(record("b"))
     line = path.read_bytes()[len(whole) :]
-    for cut in range(1, len(line)):
+    for cut in range(1, len(line) - 1):
         path.write_bytes(whole + line[:cut])
         assert list(LabelLog(path).latest()) == [("a", "ann")]
     LabelLog(path).append(record("c"))
     assert list(LabelLog(path).latest()) == [("a", "ann"), ("c", "ann")]
     assert path.read_bytes().count(b"\n") == 2
+
+
+def test_a_last_line_without_its_newline_counts_and_is_kept(tmp_path):
+    path = tmp_path / "labels.jsonl"
+    log = LabelLog(path)
+    for name in ("a", "b"):
+        log.append(record(name))
+    path.write_bytes(path.read_bytes()[:-1])  # as an editor may leave it
+    assert {name for name, _ in log.latest()} == {name for name, _ in LabelLog(path).latest()} == {"a", "b"}
+    assert not log.append_if_first(record("b")) and log.revision("b", "ann") == 1
+    reader = LabelLog(path)
+    assert len(reader.latest()) == 2
+    log.append(record("c"))
+    assert [r.image_id for r in reader.records()] == ["a", "b", "c"] and len(reader.latest()) == 3
+    assert path.read_bytes().endswith(b"}\n") and b"\n\n" not in path.read_bytes()
+    path.write_bytes(path.read_bytes()[:-1])
+    assert reader.revision("c", "ann") == 1
+    with path.open("ab") as file:
+        file.write(b"\n" + json.dumps(record("d").to_json()).encode() + b"\n")
+    assert [name for name, _ in reader.latest()] == ["a", "b", "c", "d"]
+
+
+def test_the_later_line_is_the_newer_label_whatever_the_clocks_say(tmp_path):
+    log = LabelLog(tmp_path / "labels.jsonl")
+    log.append(record(annotator="ann", time="2026-02-02T00:00:00+00:00"))
+    log.append(record(annotator="ben", time="2026-01-01T00:00:00+00:00"))
+    newest = LabelChoice("painted", None).counting(list(log.latest().values()))
+    assert newest is not None and newest.annotator == "ben"
+    log.append(record(annotator="ann", time="2025-01-01T00:00:00+00:00"))
+    assert [name for _, name in log.latest()] == ["ben", "ann"]
+
+
+def test_a_pipe_is_told_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "labels.jsonl")
+    with pytest.raises(ValueError, match="not a file"):
+        LabelLog(tmp_path / "labels.jsonl").latest()
+    with pytest.raises(ValueError, match="not a file"):
+        LabelLog(tmp_path / "labels.jsonl").append(record())
 
 
 def test_a_damaged_line_inside_is_named(tmp_path):

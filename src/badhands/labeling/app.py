@@ -35,7 +35,10 @@ def create_app(desk: Desk, access: Access) -> ASGIApp:
         return _json({"study": desk.study_id})
 
     async def overview(request: Request) -> Response:
-        return await _answer(lambda: desk.overview(request.query_params.get("annotator", "")))
+        def read() -> Response:
+            return _json_bytes(desk.overview(request.query_params.get("annotator", "")))
+
+        return await _answer(read)
 
     async def picture(request: Request) -> Response:
         return await _answer(lambda: _file(desk.picture(request.path_params["id"]), "image/png"))
@@ -104,7 +107,10 @@ async def _answer(work: Callable[[], Any]) -> Response:
 
 
 def _json(value: Any, status: int = 200) -> Response:
-    body = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+    return _json_bytes(json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode(), status)
+
+
+def _json_bytes(body: bytes, status: int = 200) -> Response:
     return Response(body, status, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 

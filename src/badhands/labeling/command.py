@@ -7,23 +7,21 @@ python -m badhands.label import study=NAME format=label_studio path=project.json
 python -m badhands.label propose study=NAME probes=outputs/runs/.../probes
 """
 
-import secrets
-import socket
 import sys
 import webbrowser
 from pathlib import Path
 
 import hydra
 import uvicorn
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from badhands import CONF_DIR
+from badhands.labeling.access import access_for, addresses, check_free, checked_hosts, checked_port, checked_token
 from badhands.labeling.agreement import agreement_table
 from badhands.labeling.app import create_app
 from badhands.labeling.changes import JUDGE, annotator_name
 from badhands.labeling.desk import Desk
 from badhands.labeling.exchange import export_labels, import_labels
-from badhands.labeling.guard import LOOPBACK, Access
 from badhands.labeling.progress import progress_table
 from badhands.study.study import Study, study_folder
 
@@ -33,39 +31,25 @@ ACTIONS = ("serve", "stats", "export", "import", "propose")
 def serve(study: Study, host: str, port: int, token: str | None, hosts: tuple[str, ...], browser: bool) -> None:
     """Serve the page until Ctrl-C."""
     access = access_for(host, token, hosts)
+    check_free(host, port)
     app = create_app(Desk(study), access)
-    shown = f"[{host}]" if ":" in host else "127.0.0.1" if host == "0.0.0.0" else host
-    address = f"http://{shown}:{port}/" + (f"?token={access.token}" if access.token else "")
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ValueError(
-                f"cannot serve at {host}:{port} ({error.strerror}): choose another with port=..."
-            ) from None
+    here, *elsewhere = addresses(host, port, access.token, hosts)
+    others = "".join(f"\n  from another machine: {address}" for address in elsewhere)
     print(
-        f"Label study {study.name} at {address}\nEvery change is on disk once the page says saved. Ctrl-C ends.",
+        f"Label study {study.name} at {here}{others}\nEvery change is on disk once the page says saved. Ctrl-C ends.",
         flush=True,
     )
     if browser:
-        webbrowser.open(address)
-    uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False, lifespan="off")
-
-
-def access_for(host: str, token: str | None, hosts: tuple[str, ...]) -> Access:
-    """Beyond the loopback interface a token is needed; one is made where none is given."""
-    names = [*LOOPBACK, *hosts]
-    if host not in LOOPBACK:
-        token = token or secrets.token_urlsafe(24)
-        if host not in ("0.0.0.0", "::"):
-            names.append(host)
-        else:
-            names.append(socket.gethostname().lower())
-            names += [str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None)]
-    elif hosts and token is None:
-        token = secrets.token_urlsafe(24)
-    return Access(tuple(dict.fromkeys(name.lower() for name in names)), token)
+        webbrowser.open(here)
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=2,  # seconds for what is half-sent: the page sends it again
+    )
 
 
 def stats(study: Study) -> str:
@@ -89,7 +73,10 @@ def run(cfg: DictConfig) -> None:
         raise ValueError(f"{cfg.action!r} is unknown: python -m badhands.label {' | '.join(ACTIONS)}")
     study = Study(study_folder(str(cfg.study)))
     if cfg.action == "serve":
-        serve(study, str(cfg.host), int(cfg.port), cfg.token, tuple(cfg.hosts), bool(cfg.browser))
+        options = OmegaConf.to_container(cfg)
+        assert isinstance(options, dict)
+        port, token, hosts = checked_port(cfg.port), checked_token(cfg.token), checked_hosts(options["hosts"])
+        serve(study, str(cfg.host), port, token, hosts, bool(cfg.browser))
     elif cfg.action == "stats":
         print(stats(study))
     elif cfg.action == "propose":

@@ -2,22 +2,27 @@
 
 import hashlib
 import io
+import json
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from PIL import Image
 
-from badhands.labeling.agreement import disagree
 from badhands.labeling.changes import JUDGE, Change, annotator_name, read_change
+from badhands.labeling.differences import Differences
 from badhands.labeling.proposals import proposals
+from badhands.study.label_log import record_key
 from badhands.study.labels import LabelRecord, encode_runs
 from badhands.study.manifest import ImageEntry
 from badhands.study.study import Study
 
 THUMBNAIL = 112
 """Longest side in pixels: twice the size shown, for sharp screens."""
+THUMBNAILS = 4000
+"""Kept in memory, about 4 KB each."""
 REPEAT_EVERY = 10
 
 
@@ -33,23 +38,24 @@ class Conflict:
 
 
 class Desk:
-    """Thread-safe: one lock round everything that touches the label log."""
+    """Thread-safe: one lock round everything that touches the manifest and the label log."""
 
     def __init__(self, study: Study):
         self.study = study
         self.study_id = f"{study.name}-{hashlib.sha256(str(study.root.resolve()).encode()).hexdigest()[:8]}"
         self._lock = threading.Lock()
         self._entries: dict[str, ImageEntry] = {}
-        self._thumbnails: dict[str, bytes] = {}
+        self._thumbnails: OrderedDict[str, bytes] = OrderedDict()
         self._verified: set[str] = set()
-        self.reload()
-        if not self._entries:
-            raise ValueError(f"study {study.name} has no images yet: make them with `python extract.py`")
+        self._differences = Differences(study.labels)
         with self._lock:
-            self.study.labels.records()  # a broken line is told now, not at the first save
+            self._reload()
+            if not self._entries:
+                raise ValueError(f"study {study.name} has no images yet: make them with `python extract.py`")
+            self._differences.refresh()  # a broken line is told now, not at the first save
 
-    def reload(self) -> None:
-        """Read the manifest again: extraction may have added images since."""
+    def _reload(self) -> None:
+        """Read the manifest again: extraction may have added images since. The caller holds the lock."""
         self._entries = self.study.manifest.by_id
 
     def entry(self, image_id: str) -> ImageEntry:
@@ -61,37 +67,43 @@ class Desk:
 
     # Reading -----------------------------------------------------------------------------------------------------
 
-    def overview(self, annotator: str) -> dict[str, Any]:
-        """Everything the page needs at its start: images in labelling order, and this annotator's labels."""
+    def overview(self, annotator: str) -> bytes:
+        """Everything the page needs at its start, as JSON: images in labelling order, and this annotator's labels."""
         annotator_name(annotator)
-        self.reload()
-        order = labelling_order(self._entries)
+        log = self.study.labels
         with self._lock:
-            latest, revisions = self.study.labels.latest_of_all(), self.study.labels.revisions()
-        own = {key: record for key, record in latest.items() if key[1] == annotator and key[0] in self._entries}
-        last = max(own.values(), key=lambda record: record.time, default=None)
-        return {
+            self._reload()
+            order = labelling_order(self._entries)
+            self._differences.refresh()
+            lines = {key: line for key, line in log.lines().items() if key[1] == annotator and key[0] in self._entries}
+            labels = [
+                _with_revision(text, line.revision)
+                for text, line in zip(log.text([*lines]), lines.values(), strict=True)
+            ]
+            differences = self._differences.all(annotator, order)
+        last = next(reversed(lines), None)  # the newest in the file
+        rest = {
             "study": {"id": self.study_id, "name": self.study.name},
             "annotator": annotator,
             "images": [_image(self._entries[image_id]) for image_id in order],
             "again": order[REPEAT_EVERY - 1 :: REPEAT_EVERY],
-            "labels": [_label(record, revisions[key]) for key, record in own.items()],
-            "disagreements": {image_id: names for image_id in order if (names := _others(latest, image_id, annotator))},
-            "last": None if last is None else {"id": last.image_id, "repeat": last.repeat},
+            "disagreements": differences,
+            "last": None if last is None else {"id": last[0], "repeat": last[2]},
         }
+        return json.dumps(rest, separators=(",", ":")).encode()[:-1] + b',"labels":[' + b",".join(labels) + b"]}"
 
     def label(self, image_id: str, annotator: str, repeat: int) -> dict[str, Any] | None:
         """One label with its revision, None if there is none yet."""
         key = (self.entry(image_id).id, annotator_name(annotator), repeat)
         with self._lock:
-            record = self.study.labels.latest_of_all().get(key)
+            record = self.study.labels.read([key]).get(key)
             return None if record is None else _label(record, self.study.labels.revision(*key))
 
     def proposals(self, image_id: str) -> list[dict[str, Any]]:
         """Masks that machines offer for this image."""
         entry = self.entry(image_id)
         with self._lock:
-            judged = self.study.labels.latest().get((image_id, JUDGE))
+            judged = self.study.labels.read([(image_id, JUDGE, 0)]).get((image_id, JUDGE, 0))
         return [
             {
                 "source": one.source,
@@ -109,9 +121,13 @@ class Desk:
             ValueError: the file is missing, changed, or a link out of the study.
         """
         path = self.study.image_path(self.entry(image_id).id)
-        if not path.resolve().is_relative_to(self.study.root.resolve()):
-            raise ValueError(f"image {image_id} is a link to outside of the study")
-        if image_id not in self._verified:
+        try:
+            inside = path.resolve().is_relative_to(self.study.root.resolve())
+        except (OSError, RuntimeError):  # a loop of links
+            inside = False
+        if not inside:
+            raise ValueError(f"image {image_id} is a link that leads nowhere or out of the study: remove it")
+        if image_id not in self._verified or not path.is_file():
             self.study.image(image_id)
             self._verified.add(image_id)
         return path.read_bytes()
@@ -125,6 +141,9 @@ class Desk:
             buffer = io.BytesIO()
             small.save(buffer, "JPEG", quality=85)
             self._thumbnails[image_id] = buffer.getvalue()
+            if len(self._thumbnails) > THUMBNAILS:
+                self._thumbnails.popitem(last=False)
+            return buffer.getvalue()
         return self._thumbnails[image_id]
 
     # Writing -----------------------------------------------------------------------------------------------------
@@ -141,15 +160,16 @@ class Desk:
         record = change.record
         if change.study != self.study_id:
             return Conflict(None)
-        key = (record.image_id, record.annotator, record.repeat)
+        key = record_key(record)
+        labels = self.study.labels
         with self._lock:
-            if not self.study.labels.append_after(record, change.base, change.own):
-                current = self.study.labels.latest_of_all().get(key)
+            if not labels.append_after(record, change.base, change.own):
+                current = labels.read([key]).get(key)
                 empty = LabelRecord(image_id, record.annotator, "", 0.0, record.classes * 0, repeat=record.repeat)
-                return Conflict(_label(current or empty, self.study.labels.revision(*key)))
-            revision = self.study.labels.revision(*key)
-            latest = self.study.labels.latest_of_image(image_id)
-        return {"revision": revision, "time": now, "disagrees": _others(latest, image_id, record.annotator)}
+                return Conflict(_label(current or empty, labels.revision(*key)))
+            self._differences.refresh()
+            disagrees = self._differences.of(image_id, record.annotator)
+            return {"revision": labels.revision(*key), "time": now, "disagrees": disagrees}
 
 
 def labelling_order(ids: Any) -> list[str]:
@@ -172,14 +192,6 @@ def _label(record: LabelRecord, revision: int) -> dict[str, Any]:
     return {"kinds": None, **record.to_json(), "repeat": record.repeat, "revision": revision}
 
 
-def _others(latest: dict[tuple[str, str, int], LabelRecord], image_id: str, annotator: str) -> list[str]:
-    """Who labelled this image otherwise; "yourself" for the annotator's own repetition."""
-    mine = latest.get((image_id, annotator, 0))
-    if mine is None:
-        return []
-    names = []
-    for (other_id, name, repeat), record in sorted(latest.items(), key=lambda item: item[0]):
-        compared = other_id == image_id and record is not mine and (repeat == 0 or name == annotator)
-        if compared and disagree(mine, record):
-            names.append("yourself" if name == annotator else name)
-    return names
+def _with_revision(text: bytes, revision: int) -> bytes:
+    """A JSON object of the label log, with one field more."""
+    return text[:-1] + b',"revision":%d}' % revision

@@ -5,6 +5,7 @@ their Origin (against cross-site posts), and bodies end at a limit.
 """
 
 import hmac
+import ipaddress
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode
@@ -34,11 +35,14 @@ class Access:
     """Host names without port."""
     token: str | None = None
     """None only on the loopback interface."""
+    addresses: bool = False
+    """Answer to every IP address written out: the machine's own, or one that a router forwards. No other site can make
+    a browser send such a Host, since only names can be bound anew."""
 
     def __post_init__(self) -> None:
         if not self.hosts:
             raise ValueError("name at least one host that the server answers to")
-        if self.token is None and not set(self.hosts) <= set(LOOPBACK):
+        if self.token is None and (self.addresses or not set(self.hosts) <= set(LOOPBACK)):
             raise ValueError("beyond this machine the labelling server needs a token: set token=...")
         if self.token is not None and len(self.token) < 16:
             raise ValueError("a token has at least 16 characters: leave it out and one is made for you")
@@ -68,11 +72,14 @@ class Guard:
 
         await self.app(scope, receive, send_with_headers)
 
+    def _knows(self, name: str) -> bool:
+        return name in self.access.hosts or (self.access.addresses and _is_address(name))
+
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if _name_of(host) not in self.access.hosts or len(headers.getlist("host")) != 1:
-            return _error(421, "this server does not answer to that host name")
+        if not self._knows(_name_of(host)) or len(headers.getlist("host")) != 1:
+            return _error(421, "this server does not answer to that host name; add it with hosts=[NAME]")
         origins = headers.getlist("origin")
         allowed = (f"http://{host}", f"https://{host}")
         if any(origin not in allowed for origin in origins):
@@ -97,10 +104,10 @@ class Guard:
         if entering and offered is not None and _same(offered, token):
             rest = urlencode([pair for pair in query if pair[0] != "token"])
             response = RedirectResponse("/" + (f"?{rest}" if rest else ""), status_code=303)
-            response.set_cookie(COOKIE, token, httponly=True, samesite="strict", max_age=30 * 86400)
+            response.set_cookie(_cookie_name(scope), token, httponly=True, samesite="strict", max_age=30 * 86400)
             return response
         bearer = headers.get("authorization", "").removeprefix("Bearer ")
-        if _same(bearer, token) or _same(_cookie(headers.get("cookie", "")), token):
+        if _same(bearer, token) or _same(_cookie(headers.get("cookie", ""), _cookie_name(scope)), token):
             return None
         return _error(401, "open the address with ?token=... as the server printed it")
 
@@ -127,9 +134,22 @@ def _name_of(host: str) -> str:
     return name.lower() if not port or port.isdigit() else ""
 
 
-def _cookie(header: str) -> str:
+def _is_address(name: str) -> bool:
     try:
-        found = SimpleCookie(header).get(COOKIE)
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _cookie_name(scope: Scope) -> str:
+    """With the server's port in it: browsers send a cookie to all ports of a machine."""
+    return f"{COOKIE}_{(scope.get('server') or ('', 0))[1]}"
+
+
+def _cookie(header: str, name: str) -> str:
+    try:
+        found = SimpleCookie(header).get(name)
     except CookieError:
         return ""
     return "" if found is None else found.value

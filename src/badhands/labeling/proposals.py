@@ -45,7 +45,7 @@ def proposals(study: Study, entry: ImageEntry, judged: LabelRecord | None) -> li
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
         path = folder / f"{check_id(entry.id)}.png"
         if not folder.is_dir() or not path.is_file() or not path.resolve().is_relative_to(study.root.resolve()):
-            continue
+            continue  # a pipe, or a link out of the study or round in circles
         try:
             mask = read_mask(path, entry)
         except ValueError:

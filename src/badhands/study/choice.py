@@ -56,12 +56,12 @@ class LabelChoice:
         return f"{self.source}-{digest[:8]}"
 
     def counting(self, records: Sequence[LabelRecord]) -> LabelRecord | None:
-        """The record that counts of one image's newest records, one an annotator; None if there is none."""
+        """The record that counts of one image's newest records, one an annotator, in the order of the file."""
         if self.annotator is not None:
             records = [record for record in records if record.annotator == self.annotator]
         elif self.source == "painted":
             records = [record for record in records if record.annotator != JUDGE]
-        return max(records, key=lambda record: record.time, default=None)
+        return records[-1] if records else None
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,14 @@
 """Token labels: good hand, bad hand, no hand; who said so and when."""
 
 import hashlib
-import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from badhands.classes import BAD, GLOBAL, GOOD, NOT_HAND
-from badhands.study.journal import Journal
 
 Verdict = Literal["good", "bad", "no_hand", "skip"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
@@ -161,89 +157,6 @@ class LabelRecord:
             raise ValueError(f"label of {row.get('image_id')!r}: the field {missing} is missing") from None
         except (TypeError, ValueError) as error:
             raise ValueError(f"label of {row.get('image_id')!r}: {error}") from None
-
-
-@dataclass
-class LabelLog:
-    """`labels.jsonl`: every record ever made; the last one of an image and annotator counts."""
-
-    path: Path
-    _journal: Journal = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self.path = Path(self.path)
-        self._journal = Journal(self.path)
-
-    def append(self, record: LabelRecord) -> None:
-        """Add a record; it is on disk (fsync, under an exclusive lock) when this returns."""
-        self._journal.append(record.to_json())
-
-    def append_if_first(self, record: LabelRecord) -> bool:
-        """Add the record unless this annotator has labelled this image already; for workers whose shares overlap."""
-        key = (record.image_id, record.annotator, record.repeat)
-        return self._journal.append(record.to_json(), unless=lambda rows: any(_key(row) == key for row in rows))
-
-    def records(self) -> list[LabelRecord]:
-        """Every record, oldest first."""
-        return [LabelRecord.from_json(row) for row in self._journal.rows()]
-
-    def latest(self) -> dict[tuple[str, str], LabelRecord]:
-        """The record that counts, by (image id, annotator)."""
-        return {key[:2]: record for key, record in self.latest_of_all().items() if key[2] == 0}
-
-    def latest_of_all(self) -> dict[tuple[str, str, int], LabelRecord]:
-        """The same with the repetitions, by (image id, annotator, repeat)."""
-        rows = {_key(row): row for row in self._journal.rows()}
-        return {key: LabelRecord.from_json(row) for key, row in rows.items()}
-
-    def latest_of_image(self, image_id: str) -> dict[tuple[str, str, int], LabelRecord]:
-        """The part of `latest_of_all` that is about one image."""
-        rows = {_key(row): row for row in self._journal.rows() if row.get("image_id") == image_id}
-        return {key: LabelRecord.from_json(row) for key, row in rows.items()}
-
-    def revision(self, image_id: str, annotator: str, repeat: int = 0) -> int:
-        """How many records this annotator has made of this image."""
-        return sum(_key(row) == (image_id, annotator, repeat) for row in self._journal.rows())
-
-    def revisions(self) -> dict[tuple[str, str, int], int]:
-        """All of them, by (image id, annotator, repeat)."""
-        return dict(Counter(_key(row) for row in self._journal.rows()))
-
-    def append_after(self, record: LabelRecord, base: int, own: Sequence[str] = ()) -> bool:
-        """Add the record if nobody has changed the label since the writer saw it; checked under the file lock.
-
-        Args:
-            base: the revision that the record was made from.
-            own: names of changes that the writer sent after `base` and saw no answer to; they may have arrived.
-
-        Returns:
-            Whether this change is on disk now, also when an earlier sending had put it there already.
-        """
-        key = (record.image_id, record.annotator, record.repeat)
-        arrived = False
-
-        def changed_or_known(rows: list[dict[str, Any]]) -> bool:
-            nonlocal arrived
-            mine = [row for row in rows if _key(row) == key]
-            last = str(mine[-1].get("change", "")) if mine else ""
-            arrived = bool(last) and last == record.change
-            return arrived or not (len(mine) == base or (bool(last) and last in own))
-
-        if self._journal.append(record.to_json(), unless=changed_or_known):
-            return True
-        if arrived:  # its first writer may have been killed between writing and syncing
-            with self.path.open("rb") as file:
-                os.fsync(file.fileno())
-        return arrived
-
-    def sort_machine_labels(self, order: Mapping[str, int]) -> None:
-        """Bring a log that holds judges' records alone into the order of the images; people's records stay as made."""
-        if all(row.get("time") == "" for row in self._journal.rows()):
-            self._journal.sort(key=lambda row: order.get(row["image_id"], len(order)))
-
-
-def _key(row: Mapping[str, Any]) -> tuple[str, str, int]:
-    return (str(row.get("image_id")), str(row.get("annotator")), int(row.get("repeat") or 0))
 
 
 def choose_balanced(

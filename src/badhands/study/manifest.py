@@ -83,11 +83,11 @@ class Manifest:
     """`manifest.jsonl`, append-only."""
 
     path: Path
-    _journal: Journal = field(init=False, repr=False)
+    _journal: "_ById" = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.path = Path(self.path)
-        self._journal = Journal(self.path)
+        self._journal = _ById(self.path)
 
     def append(self, entry: ImageEntry) -> bool:
         """Add an image, on disk when this returns. An entry that is there already (another worker's) is left alone.
@@ -96,13 +96,11 @@ class Manifest:
             ValueError: another image has this id.
         """
 
-        def known(rows: list[dict[str, Any]]) -> bool:
-            for row in rows:
-                if row.get("id") == entry.id:
-                    if ImageEntry.from_json(row) == entry:
-                        return True
-                    raise ValueError(f"{self.path} has another image {entry.id!r}: use another id or another study")
-            return False
+        def known() -> bool:
+            row = self._journal.by_id.get(entry.id)
+            if row is not None and ImageEntry.from_json(row) != entry:
+                raise ValueError(f"{self.path} has another image {entry.id!r}: use another id or another study")
+            return row is not None
 
         return self._journal.append(asdict(entry), unless=known)
 
@@ -124,3 +122,15 @@ class Manifest:
     def sort(self, order: Mapping[str, int]) -> None:
         """Bring the lines into this order of ids (unknown ids last, as they stood): several workers, one file."""
         self._journal.sort(key=lambda row: order.get(row["id"], len(order)))
+
+
+class _ById(Journal):
+    """A journal that finds the first line of an id without reading through all of them."""
+
+    def _forget(self) -> None:
+        super()._forget()
+        self.by_id: dict[Any, dict[str, Any]] = {}
+
+    def _take(self, row: dict[str, Any], start: int, size: int) -> None:
+        super()._take(row, start, size)
+        self.by_id.setdefault(row.get("id"), row)

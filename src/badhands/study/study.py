@@ -14,7 +14,8 @@ from badhands.study.activation_file import ImageFile
 from badhands.study.activations import ActivationCache
 from badhands.study.choice import Choice
 from badhands.study.journal import remove_unfinished, write_whole
-from badhands.study.labels import LabelLog, LabelRecord
+from badhands.study.label_log import LabelLog
+from badhands.study.labels import LabelRecord
 from badhands.study.manifest import ImageEntry, Manifest, check_id, pixel_sha256
 from badhands.study.previews import preview_path, read_previews
 
@@ -213,11 +214,18 @@ class Study:
         """The entry's picture, RGB; raises ValueError as `image`."""
         path = self.image_path(entry.id)
         try:
+            if path.exists() and not path.is_file():  # a pipe would make us wait for its writer
+                raise ValueError(f"image {entry.id}: {path} is not a file; remove it and run extract again")
             with Image.open(path) as stored:
+                if stored.size != (entry.width, entry.height):  # told before a huge picture is decoded
+                    raise ValueError(
+                        f"image {entry.id}: {path} has {stored.width} x {stored.height} px, the manifest says "
+                        f"{entry.width} x {entry.height}; the pixels are not those of the manifest"
+                    )
                 image = stored.convert("RGB")
         except FileNotFoundError:
             raise ValueError(f"image {entry.id}: {path} is missing") from None
-        except (OSError, SyntaxError) as error:
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"image {entry.id}: {path} cannot be read as a picture ({error})") from None
         if pixel_sha256(image) != entry.sha256:
             raise ValueError(

@@ -78,10 +78,12 @@ def _read(path: Path, entry: ImageEntry) -> tuple[TokenMask, dict[str, Any]]:
         with Image.open(path) as picture:
             if picture.mode not in ("P", "L", "1"):
                 raise ValueError(f"{path}: a mask is a palette or grey picture, not {picture.mode}")
+            if picture.size not in ((entry.width, entry.height), entry.grid[::-1]):  # told before it is decoded
+                raise ValueError(f"{path}: {picture.width} x {picture.height} px, not {entry.width} x {entry.height}")
             values = np.array(picture, np.uint8)
             text = getattr(picture, "text", {}).get(_CHUNK)
         extra = json.loads(text) if text else {}
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: not a readable picture ({error})") from None
     if values.max(initial=0) > max(VALUES.values()):
         raise ValueError(f"{path}: values are 0 to {max(VALUES.values())}, not {values.max()}")

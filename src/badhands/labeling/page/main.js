@@ -10,6 +10,7 @@ import { SIZES, Painter, oneKindAHand } from "./painter.js";
 import { Panel } from "./panel.js";
 import { FILTERS, isDone, neighbour, queue } from "./plan.js";
 import { Sidebar } from "./sidebar.js";
+import { keep, recall, recallJson } from "./store.js";
 import { Study, isPainted, keyOf, verdictOf } from "./study.js";
 import { View } from "./view.js";
 
@@ -60,7 +61,7 @@ export class App {
   /** The address names mode and image, so reload and the back button work; else where this annotator left off. */
   start() {
     if (this.#fromAddress()) return;
-    const kept = JSON.parse(localStorage.getItem(this.#placeKey()) ?? "null");
+    const kept = recallJson(this.#placeKey());
     const place = kept ?? (this.study.last && { mode: "triage", item: this.study.last });
     if (place && this.study.images.has(place.item?.id)) {
       this.mode = place.mode;
@@ -95,7 +96,7 @@ export class App {
       const image = this.study.images.get(item.id);
       const address = `#${this.mode}/${item.id}${item.repeat ? "/repeat" : ""}`;
       if (location.hash !== address) history.replaceState(null, "", address);
-      localStorage.setItem(this.#placeKey(), JSON.stringify({ mode: this.mode, filter: this.filter, item }));
+      keep(this.#placeKey(), JSON.stringify({ mode: this.mode, filter: this.filter, item }));
       this.view.painting = this.mode === "paint";
       this.#chooseByVerdict();
       this.view.show(null, image);
@@ -405,7 +406,7 @@ function sameContent(a, b) {
 
 function setTheme(theme) {
   document.documentElement.dataset.theme = theme;
-  localStorage.setItem("badhands:theme", theme);
+  keep("badhands:theme", theme);
 }
 
 async function annotatorName() {
@@ -413,18 +414,18 @@ async function annotatorName() {
   const given = address.searchParams.get("annotator");
   if (given && pattern.test(given) && given !== "judge") return given;
   const dialog = $("#who"), input = dialog.querySelector("input");
-  input.value = localStorage.getItem("badhands:annotator") ?? "";
+  input.value = recall("badhands:annotator") ?? "";
   dialog.addEventListener("cancel", (event) => event.preventDefault());
   dialog.showModal();
   await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
-  localStorage.setItem("badhands:annotator", input.value);
+  keep("badhands:annotator", input.value);
   address.searchParams.set("annotator", input.value);
   history.replaceState(null, "", address);
   return input.value;
 }
 
 async function main() {
-  setTheme(localStorage.getItem("badhands:theme") ?? "auto");
+  setTheme(recall("badhands:theme") ?? "auto");
   const annotator = await annotatorName();
   let response;
   while (!response) {
@@ -434,15 +435,14 @@ async function main() {
     if (!response) await new Promise((resolve) => setTimeout(resolve, 1000));
   }
   const data = await response.json();
-  if (!response.ok) {
-    $("#dead").hidden = false;
-    $("#dead-text").textContent = data.error;
-    return;
-  }
+  if (!response.ok) throw new Error(data.error);
   const app = new App(new Study(data));
-  window.badhands = app; // for the console and the tests
   document.title = `${data.study.name}: badhands labels`;
   app.start();
+  window.badhands = app; // for the console and the tests; from here on the page speaks for itself
 }
 
-main();
+main().catch((error) => {
+  window.cannotStart(error.message);
+  throw error;
+});

@@ -1,6 +1,7 @@
 // Changes on their way to the server. Each is kept in localStorage until the server says that it is on its disk, so a
 // closed page or a dead server loses nothing. A change is the whole state of an item: a newer one replaces an older one.
 
+import { forget, keep, names, recall, recallJson, uniqueName } from "./store.js";
 import { keyOf } from "./study.js";
 
 const ALIVE_EVERY = 2000, DEAD_AFTER = 7000;
@@ -15,20 +16,22 @@ export class Outbox extends EventTarget {
   constructor(study) {
     super();
     this.study = study;
-    this.tab = crypto.randomUUID();
+    this.tab = uniqueName();
     this.prefix = `badhands:unsent:${study.id}:${study.annotator}:`;
     this.server = "unknown"; // alive, dead, or other: it serves another study or lets us in no more
+    this.reason = "";
     this.lastSaved = null;
+    this.stored = true; // false once the browser's storage took a change no more: it is sent all the same
     this.#adoptOrphans();
     this.#sign();
     setInterval(() => this.#sign(), ALIVE_EVERY);
     setInterval(() => this.#watch(), 3000);
     addEventListener("online", () => this.#soon(0));
-    addEventListener("pagehide", () => localStorage.removeItem(this.#signKey(this.tab)));
+    addEventListener("pagehide", () => forget(this.#signKey(this.tab)));
     // A page that comes back from the back-forward cache is alive again.
     addEventListener("pageshow", (event) => event.persisted && this.#sign());
     addEventListener("beforeunload", (event) => {
-      if (this.#entries.size && this.server !== "alive") event.preventDefault();
+      if (this.#entries.size && (this.server !== "alive" || !this.stored)) event.preventDefault();
     });
   }
 
@@ -44,11 +47,11 @@ export class Outbox extends EventTarget {
     return this.#entries.has(keyOf(item));
   }
 
-  /** Queues the state of an item, on disk here before this returns, and sends it as soon as it can. */
+  /** Queues the state of an item, kept by the browser before this returns if it can, and sends it as soon as it can. */
   put(item, payload) {
     const key = keyOf(item), older = this.#entries.get(key);
     const entry = {
-      item, payload, change: crypto.randomUUID(),
+      item, payload, change: uniqueName(),
       base: older ? older.base : this.study.revisions.get(key) ?? 0,
       own: older ? [...older.own] : [],
     };
@@ -70,8 +73,9 @@ export class Outbox extends EventTarget {
 
   drop(item) {
     const key = keyOf(item);
-    localStorage.removeItem(this.#storeKey(this.tab, key));
+    forget(this.#storeKey(this.tab, key));
     this.#entries.delete(key);
+    this.stored = this.stored || !this.#entries.size;
     this.#tell();
   }
 
@@ -105,10 +109,13 @@ export class Outbox extends EventTarget {
       response = await fetch(`api/labels/${encodeURIComponent(entry.item.id)}`, {
         method: "POST", body, headers: { "Content-Type": "application/json" }, signal: AbortSignal.timeout(8000),
       });
-      if (response.status >= 500) throw new Error(`status ${response.status}`);
       answer = await response.json();
     } catch {
       this.#down();
+      return false;
+    }
+    if (response.status >= 500) { // a full or read-only disk: the server's own words
+      this.#other(answer.error ?? `The server answers ${response.status}.`);
       return false;
     }
     this.#up();
@@ -166,14 +173,16 @@ export class Outbox extends EventTarget {
     if (this.#sending || document.hidden) return;
     try {
       const response = await fetch("api/alive", { signal: AbortSignal.timeout(4000) });
-      if (!response.ok) throw new Error(`status ${response.status}`);
-      const { study } = await response.json();
+      const { study, error } = await response.json();
+      if (!response.ok) return this.#other(error ?? `The server answers ${response.status}.`);
       if (study !== this.study.id) return this.#other("Another study is being served at this address now.");
+      if (this.server === "other" && this.waiting) return this.#soon(0); // it is the sending that failed: only that can clear it
       const back = this.server !== "alive";
       this.#up();
       if (back && this.waiting) this.#soon(0);
     } catch {
       this.server = "dead";
+      this.reason = "";
       this.#tell();
     }
   }
@@ -191,28 +200,32 @@ export class Outbox extends EventTarget {
   }
 
   #sign() {
-    localStorage.setItem(this.#signKey(this.tab), String(Date.now()));
+    keep(this.#signKey(this.tab), String(Date.now()));
   }
 
   #keep(entry) {
-    localStorage.setItem(this.#storeKey(this.tab, keyOf(entry.item)), JSON.stringify(entry));
+    const name = this.#storeKey(this.tab, keyOf(entry.item));
+    if (keep(name, JSON.stringify(entry))) return true;
+    this.stored = false;
+    forget(name); // rather nothing than an older state
+    return false;
   }
 
   /** Takes over what a tab that is gone left unsent. An item that waits here already keeps this tab's change. */
   #adoptOrphans() {
     let adopted = 0;
-    for (const name of Object.keys(localStorage).filter((name) => name.startsWith(this.prefix))) {
+    for (const name of names().filter((name) => name.startsWith(this.prefix))) {
       const [tab] = name.slice(this.prefix.length).split(":");
-      const sign = Number(localStorage.getItem(this.#signKey(tab)));
+      const sign = Number(recall(this.#signKey(tab)));
       if (tab === this.tab || Date.now() - sign < DEAD_AFTER) continue;
-      const entry = JSON.parse(localStorage.getItem(name)), key = keyOf(entry.item);
-      if (this.#entries.has(key)) continue;
+      const entry = recallJson(name), key = entry?.item && keyOf(entry.item);
+      if (!key || this.#entries.has(key)) continue;
       this.#entries.set(key, entry);
-      this.#keep(entry);
-      localStorage.removeItem(name);
-      localStorage.removeItem(this.#signKey(tab));
       adopted++;
       this.dispatchEvent(new CustomEvent("adopted", { detail: { item: entry.item, payload: entry.payload } }));
+      if (!this.#keep(entry)) continue; // the other tab's copy stays until there is room
+      forget(name);
+      forget(this.#signKey(tab));
     }
     return adopted;
   }

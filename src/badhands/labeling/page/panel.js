@@ -103,11 +103,16 @@ export class Panel {
     chip.dataset.state = dead || outbox.blocked.length ? "bad" : waiting ? "busy" : "good";
     chip.textContent = outbox.blocked.length ? (outbox.blocked.every((entry) => entry.refused === "conflict") ? "Changed in two places" : `${outbox.blocked.length} refused`) : dead ? `${waiting} unsent`
       : waiting ? "Saving…" : outbox.lastSaved ? `Saved ${outbox.lastSaved.toLocaleTimeString()}` : "Nothing to save";
-    const banner = $("#dead");
-    if (banner.hidden === dead) banner.hidden = !dead;
-    const text = outbox.server === "other" ? outbox.reason : "The labelling server does not answer.";
-    const kept = waiting ? ` ${count} kept in this browser, to be sent when it returns. You can go on.` : " You can go on: changes are kept in this browser until it returns.";
-    if (dead && $("#dead-text").textContent !== text + kept) $("#dead-text").textContent = text + kept;
+    const where = outbox.stored ? "kept in this browser, to be sent when it can take them. You can go on."
+      : "in this page alone, because the browser's storage is full: leave it open until they are saved.";
+    const text = outbox.server === "other" ? sentence(outbox.reason) : dead ? "The labelling server does not answer." : "";
+    const rest = waiting ? `${count} ${where}` : "You can go on: changes are kept in this browser until it returns.";
+    this.#banner(dead || (!outbox.stored && waiting > 0), `${text} ${rest}`.trim());
+  }
+
+  #banner(shown, text) {
+    $("#dead").hidden = !shown;
+    if (shown && $("#dead-text").textContent !== text) $("#dead-text").textContent = text;
   }
 
   /** A short message, read out by screen readers. */
@@ -135,3 +140,6 @@ export class Panel {
     if (this.app.item && this.#noteItem === this.app.item) this.app.setNote($("#note").value);
   }
 }
+
+/** As a server's message: with a capital letter and a full stop. */
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1).replace(/\.?$/, ".");

@@ -23,7 +23,7 @@ export class Study {
 
   /** Takes a label as the server sent it. Returns its state. */
   adopt(label) {
-    const item = { id: label.image_id, repeat: label.repeat }, state = this.stateOf(label);
+    const item = { id: label.image_id, repeat: label.repeat ?? 0 }, state = this.stateOf(label);
     this.states.set(keyOf(item), state);
     this.revisions.set(keyOf(item), label.revision);
     return state;
@@ -32,8 +32,8 @@ export class Study {
   stateOf(label) {
     const { h, w } = this.images.get(label.image_id);
     return Object.freeze({
-      classes: fromRuns(label.classes, h * w), kinds: fromRuns(label.kinds, h * w), verdict: label.verdict,
-      note: label.note, accepted: label.accepted_proposal, seconds: label.seconds,
+      classes: fromRuns(label.classes, h * w), kinds: fromRuns(label.kinds, h * w), verdict: label.verdict ?? null,
+      note: label.note ?? "", accepted: Boolean(label.accepted_proposal), seconds: label.seconds ?? 0,
     });
   }
 
