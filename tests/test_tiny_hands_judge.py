@@ -10,9 +10,10 @@ import torch
 from badhands.tiny_hands.anatomy import sample_hands
 from badhands.tiny_hands.attributes import VOCABULARY, caption
 from badhands.tiny_hands.judge import FOLDER, Judge
-from badhands.tiny_hands.judge_figures import HELD_OUT_SEED, LABELS, against_eye, by_eye, of_renders
+from badhands.tiny_hands.judge_figures import HELD_OUT_SEED, LABELS, against_eye, by_eye, confusion, of_renders
 from badhands.tiny_hands.judge_model import JudgeNet, save_judge
 from badhands.tiny_hands.making.judge_batches import SHARES, counts_as_change, make_batch
+from badhands.tiny_hands.making.judge_threshold import threshold
 from badhands.tiny_hands.making.judge_training import JudgeTraining, losses, settings, train
 from badhands.tiny_hands.making.malformations import displace, finger_points, malform_anatomy, repose, weather
 from badhands.tiny_hands.obeys import RULED, attributes_rule, obedience
@@ -54,7 +55,23 @@ def test_agrees_with_the_eye_on_generated_hands(judge):
     pictures, table = by_eye()
     assert len(pictures) == len(table) >= 200
     found = against_eye(judge.judge(pictures[::2]), table["eye"].to_numpy()[::2])
-    assert found["agree, of those decided"] >= 0.95
+    assert found["right, of those decided"] >= 0.95
+
+
+def test_abstentions_have_a_row_of_their_own(judge):
+    pictures, table = by_eye()
+    verdicts = judge.judge(pictures[:40])
+    counts = confusion(verdicts, table["eye"].to_numpy()[:40])
+    assert list(counts.index) == ["good", "bad", "abstain", "no_hand"] and counts.to_numpy().sum() == 40
+    assert counts.loc["abstain"].sum() == sum(v.verdict == "abstain" for v in verdicts)
+
+
+def test_the_threshold_is_the_largest_that_keeps_the_share(judge, held_out):
+    images = held_out[2][:60]
+    found = threshold(judge, images, 0.2)
+    share = {t: np.mean([v.verdict == "abstain" for v in Judge(judge.net, t, judge.slope, judge.offset).judge(images)])
+             for t in (found, round(found + 0.01, 2))}  # fmt: skip
+    assert share[found] <= 0.2 and (found == 0.99 or share[round(found + 0.01, 2)] > 0.2)
 
 
 def test_verdicts_hold_together(judge, held_out):

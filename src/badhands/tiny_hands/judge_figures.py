@@ -2,7 +2,7 @@
 # pyright: reportArgumentType=false
 """The judge's figures: `python -m badhands.tiny_hands.judge_figures` prints them.
 
-`threshold=0.9` tries another threshold.
+`threshold=0.9` tries another threshold, `judge=FOLDER` another judge.
 """
 
 import sys
@@ -17,6 +17,7 @@ from PIL import Image
 
 from badhands.tiny_hands import CHECKPOINTS
 from badhands.tiny_hands.anatomy import ERRORS, Hands, sample_hands
+from badhands.tiny_hands.attributes import attributes_of
 from badhands.tiny_hands.judge import FOLDER, Judge, Verdict
 from badhands.tiny_hands.making.autoencoder import round_trip
 from badhands.tiny_hands.renderer import SIZE, Rendered, render, to_uint8, token_mask
@@ -64,16 +65,21 @@ def by_eye(folder: str | Path = FOLDER) -> tuple[np.ndarray, pd.DataFrame]:
 
 
 def against_eye(verdicts: list[Verdict], eye: np.ndarray) -> dict[str, float]:
-    """Agreement in 0..1 where the judge decides; `eye` holds "good", "bad" or "no_hand"."""
+    """Shares in 0..1; `eye` holds "good", "bad" or "unclear". Right or wrong where both decided, abstained of all."""
     said = np.array([v.verdict for v in verdicts])
-    clear = np.isin(eye, ("good", "bad", "no_hand"))
-    said, eye = said[clear], eye[clear]
-    found = {"images": float(len(eye)), "abstained": float((said == "abstain").mean())}
-    found["agree, of those decided"] = float((said == eye)[said != "abstain"].mean())
+    decided = (said != "abstain") & (eye != "unclear")
+    found = {"images": float(len(eye)), "abstained, of all": float((said == "abstain").mean())}
+    found["right, of those decided"] = float((said == eye)[decided].mean())
     for word in ("good", "bad"):
-        found[f"agree, judged {word}"] = float((eye == word)[said == word].mean())
-        found[f"judged {word}"] = float((said == word).sum())
+        found[f"right, {word} by eye"] = float((said == eye)[decided & (eye == word)].mean())
+        found[f"abstained, {word} by eye"] = float((said == "abstain")[eye == word].mean())
     return found
+
+
+def confusion(verdicts: list[Verdict], eye: np.ndarray) -> pd.DataFrame:
+    """Counts: a row for each verdict of the judge, abstentions among them, a column for each of the eye."""
+    table = pd.crosstab(np.array([v.verdict for v in verdicts]), eye)
+    return table.reindex(index=["good", "bad", "abstain", "no_hand"], columns=["good", "bad", "unclear"], fill_value=0)
 
 
 def show(title: str, found: dict[str, float]) -> None:
@@ -83,12 +89,11 @@ def show(title: str, found: dict[str, float]) -> None:
 
 
 def main(arguments: list[str] | None = None, n: int = 2000) -> None:
-    judge = Judge.load()
-    for word in sys.argv[1:] if arguments is None else arguments:
-        name, _, value = word.partition("=")
-        if name != "threshold":
-            raise ValueError(f"unknown setting {word!r}: the only one is threshold=0.5..1")
-        judge = Judge(judge.net, float(value), judge.slope, judge.offset)
+    words = dict(word.partition("=")[::2] for word in (sys.argv[1:] if arguments is None else arguments))
+    if unknown := set(words) - {"judge", "threshold"}:
+        raise ValueError(f"unknown setting {min(unknown)!r}: use threshold=0.5..1 or judge=FOLDER")
+    judge = Judge.load(words.get("judge", FOLDER))
+    judge = Judge(judge.net, float(words.get("threshold", judge.threshold)), judge.slope, judge.offset)
     hands = sample_hands(n, HELD_OUT_SEED, bad_share=0.5)
     drawn = render(hands)
     images = to_uint8(drawn.images).numpy()
@@ -101,11 +106,13 @@ def main(arguments: list[str] | None = None, n: int = 2000) -> None:
     if (FOLDER / LABELS).is_file():
         pictures, table = by_eye()
         verdicts = judge.judge(pictures)
-        for source, rows in table.groupby("source"):
-            chosen = rows.index.to_numpy()
-            found = against_eye([verdicts[i] for i in chosen], rows["eye"].to_numpy())
-            show(f"against the eye: {source}", found)
+        table["skin"] = [attributes_of(prompt)["skin"] for prompt in table["prompt"]]
+        for axis in ("source", "skin"):
+            for value, rows in table.groupby(axis):
+                found = against_eye([verdicts[i] for i in rows.index], rows["eye"].to_numpy())
+                show(f"against the eye: {value}", found)
         show("against the eye: all", against_eye(verdicts, table["eye"].to_numpy()))
+        print(f"\nverdicts (rows) and the eye (columns)\n{confusion(verdicts, table['eye'].to_numpy())}")
 
 
 if __name__ == "__main__":

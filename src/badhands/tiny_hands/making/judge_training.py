@@ -3,7 +3,8 @@
 """Trains the judge: `python -m badhands.tiny_hands.making.judge_training device=cuda seconds=90 out=outputs/judge`.
 
 Everything is drawn on the fly on the device. `vae=FOLDER` sends pictures through the embedded model's own VAE,
-`strong=FOLDER weak=FOLDER` add what two embedded models draw, one long and one briefly trained on good hands,
+`redraw=FOLDER,FOLDER` adds renders redrawn by embedded models, `strong=FOLDER weak=FOLDER` also what two of them draw,
+one long and one briefly trained on good hands,
 `labelled=FILE.npz` adds generated images judged by eye (uint8 `images` [n, 64, 64, 3], int `verdict` [n]: 0 bad,
 1 good, 2 no hand), `start=FOLDER` goes on from a trained judge.
 """
@@ -46,6 +47,8 @@ class JudgeTraining:
     start: str = ""
     corpus: int = 0
     """Pictures drawn once, before training, and turned and mirrored from then on; 0 draws every batch anew."""
+    redraw: str = ""
+    """Folders of pipelines that redraw renders in their own hand, with commas between; they need a `corpus`."""
     strong: str = ""
     """A pipeline whose hands are nearly all good; it also redraws renders. It needs `weak`, and a `corpus`."""
     weak: str = ""
@@ -57,6 +60,8 @@ class JudgeTraining:
             raise ValueError(f"steps={self.steps}, batch={self.batch}: at least 1 step and a batch of 32 are needed")
         if bool(self.strong) != bool(self.weak) or (self.strong and not self.corpus):
             raise ValueError("strong= and weak= go together, and need corpus=: give all three, or none")
+        if self.redraw and not self.corpus:
+            raise ValueError("redraw= needs corpus=: redrawing is too slow for batches drawn anew")
 
 
 def settings(arguments: list[str]) -> JudgeTraining:
@@ -157,14 +162,16 @@ def build_corpus(config: JudgeTraining, round_trip: RoundTrip | None) -> Batch:
     size = min(4096, config.corpus)
     chunks = []
     models = [Redrawer(folder, config.device) for folder in (config.strong, config.weak) if folder]
+    redrawers = models[:1] + [Redrawer(folder, config.device) for folder in config.redraw.split(",") if folder]
     before = Judge.load(config.start or FOLDER)
     before.net.to(config.device)
     g = torch.Generator(config.device).manual_seed(config.seed)
     for i in range(-(-config.corpus // size)):
         seed = config.seed * 10_000_000 + i
         chunks.append(_packed(make_batch(size, seed, config.device, round_trip)))
+        share = size // (2 * max(1, len(redrawers)))
+        chunks += [_packed(redrawn_batch(model, share, seed + k, g)) for k, model in enumerate(redrawers)]
         if models:
-            chunks.append(_packed(redrawn_batch(models[0], size // 2, seed, g)))
             chunks += [_packed(drawn_batch(model, before, size // 8, seed, g, model is models[0])) for model in models]
     return cat(chunks)
 
