@@ -89,7 +89,9 @@ def show(title: str, found: dict[str, float]) -> None:
 
 
 def main(arguments: list[str] | None = None, n: int = 2000) -> None:
-    words = dict(word.partition("=")[::2] for word in (sys.argv[1:] if arguments is None else arguments))
+    words = {
+        word.partition("=")[0]: word.partition("=")[2] for word in (sys.argv[1:] if arguments is None else arguments)
+    }
     if unknown := set(words) - {"judge", "threshold"}:
         raise ValueError(f"unknown setting {min(unknown)!r}: use threshold=0.5..1 or judge=FOLDER")
     judge = Judge.load(words.get("judge", FOLDER))

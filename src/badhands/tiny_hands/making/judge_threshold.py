@@ -54,8 +54,7 @@ def main(settings: ThresholdSettings) -> float:
 
 
 if __name__ == "__main__":
-    words = dict(word.partition("=")[::2] for word in sys.argv[1:])
-    types = {"judge": str, "images": str, "abstain": float}
-    if set(words) - set(types) or not {"judge", "images"} <= set(words):
+    words = {word.partition("=")[0]: word.partition("=")[2] for word in sys.argv[1:]}
+    if set(words) - {"judge", "images", "abstain"} or not {"judge", "images"} <= set(words):
         raise SystemExit("give judge=FOLDER and images=FILE.npz; abstain=0.08 is the other setting")
-    main(ThresholdSettings(**{name: types[name](value) for name, value in words.items()}))
+    main(ThresholdSettings(words["judge"], words["images"], float(words.get("abstain", 0.08))))
