@@ -46,7 +46,7 @@ def test_one_picture(model, tmp_path, monkeypatch, capsys):
     save_probes(tmp_path / "runs" / "new" / "probes", model)
     run(options(model, "watch.serve=true", "watch.port=0", "watch.browser=false", "watch.linger=false"), tmp_path / "a")
     assert {path.name for path in (tmp_path / "a").iterdir()} == {
-        "strip.png", "watch.gif", "scores.csv", "page.html", "image.png", "steps"}  # fmt: skip
+        "strip.png", "watch.gif", "scores.csv", "page.html", "image.png", "mask.png", "steps"}  # fmt: skip
     out = capsys.readouterr()
     assert "Watch at http://127.0.0.1:" in out.out and "step  2/4  t3   σ" in out.err and "single.2" in out.err
     table = pd.read_csv(tmp_path / "a" / "scores.csv")
@@ -64,6 +64,28 @@ def test_aborting_takes_the_next_seed(model, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "seed 3: stopped after timestep 4" in out and "seed 4: stopped after timestep 4" in out
     assert (tmp_path / "out" / "seed4" / "strip.png").exists()  # what led to it is kept
+
+
+def test_the_best_of_several_seeds(model, tmp_path, capsys):
+    probes = save_probes(tmp_path / "probes", model)
+    best = [f"probes={probes}", "policy=best", "policy.n=3", "policy.at=3"]
+    run(options(model, *best), tmp_path / "out")
+    out = capsys.readouterr().out
+    assert out.count("finished") == 1 and out.count("stopped after timestep 3") == 2 and "2 evaluations" in out
+    (folder,) = (tmp_path / "out").iterdir()
+    assert {"image.png", "strip.png", "mask.png"} <= {path.name for path in folder.iterdir()}
+    with pytest.raises(ValueError, match=r"policy\.n=9 seeds compete in one batch of model\.batch_size=8"):
+        run(options(model, *best[:2], "policy.n=9"), tmp_path / "more")
+
+
+def test_a_bad_hand_is_drawn_again(model, tmp_path, capsys):
+    probes = save_probes(tmp_path / "probes", model)
+    card = json.loads((probes / "card.json").read_text())
+    (probes / "card.json").write_text(json.dumps({**card, "bad_rate": 0.999}))
+    given = [f"probes={probes}", "policy=repair", "tries=1", "watch.blocks=[double.1]"]
+    run(options(model, *given), tmp_path / "out")
+    assert "seed 3: 2 repairs, score" in capsys.readouterr().out
+    assert {"image.png", "repaired.png", "mask.png"} <= {path.name for path in (tmp_path / "out").iterdir()}
 
 
 def test_refusals_come_early(model, tmp_path):

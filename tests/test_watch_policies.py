@@ -1,8 +1,6 @@
 """Abort and steer on the random tiny pipeline; costs against a slow oracle and against section 6's formula."""
 
 import itertools
-import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ from badhands.cells import Cell
 from badhands.diffusion.models import ModelSpec
 from badhands.diffusion.scene import Pair, Scene
 from badhands.diffusion.taps import AllDropped
-from badhands.experiments.steer_study import SteerStudy
 from badhands.watch import Abort, Steer, watch
 from badhands.watch.fresh import fresh_pairs
 from badhands.watch.reseed import reseed
@@ -47,6 +44,11 @@ class FakeJudge:
 
     def logits(self, images):
         return images.mean((1, 2, 3)) / 10 - 12.5
+
+    def places(self, images):
+        found = np.zeros(images.shape[:3], bool)
+        found[:, 20:28, 20:32] = True
+        return found
 
     def judge(self, images):
         mask = np.zeros((64, 64), bool)
@@ -133,21 +135,6 @@ def test_reseeding_works_through_the_pairs(pipe):
     assert harvest.evaluations == 3 * 4 + 3 * 2
     assert all(picture.size == (64, 64) for _, picture in harvest.kept)
     assert len(reseed(scene, probes, Abort({CELL: -1e9}), pairs, wanted=3).kept) == 4  # the second batch is not drawn
-
-
-def test_the_steering_study(pipe, tmp_path):
-    study = SteerStudy(images=8, strengths=(-1, 0, 1), random=1, choice=PolicyChoice(timesteps=(4, 3)))
-    text = study.run(SPEC, make_probes(), "tiny_hands", tmp_path, pipe=pipe, judge=FakeJudge())
-    assert "Strength 0 gives the identical pictures." in text and "Against 1 random directions" in text
-    rows = [json.loads(line) for line in (tmp_path / "pushes.jsonl").read_text().splitlines()]
-    assert len(rows) == 8 * 5 and sum(row["equal"] for row in rows) == 16
-    (tmp_path / "pushes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:23]) + '{"torn')
-    assert study.run(SPEC, make_probes(), "tiny_hands", tmp_path, pipe=pipe, judge=FakeJudge()) == text
-    kept = (tmp_path / "pushes.jsonl").read_bytes()
-    elsewhere = replace(study, choice=PolicyChoice(timesteps=(2,)))
-    with pytest.raises(ValueError, match="another folder"):
-        elsewhere.run(SPEC, make_probes(), "tiny_hands", tmp_path, pipe=pipe, judge=FakeJudge())
-    assert (tmp_path / "pushes.jsonl").read_bytes() == kept
 
 
 def test_fresh_pairs_avoid_the_study():

@@ -118,6 +118,15 @@ class Judge:
         return found
 
     @torch.no_grad()
+    def places(self, images: np.ndarray) -> np.ndarray:
+        """bool [n, 64, 64]: pixels of uint8 [n, 64, 64, 3] where it sees something malformed; empty for a good hand."""
+        said: list[torch.Tensor] = []
+        for start in range(0, len(images), CHUNK):
+            x = self._input(images[start : start + CHUNK])
+            said.append((self.net(x).wrong + self.net(x.flip(3)).wrong.flip(2)) > 0)
+        return torch.cat(said).cpu().numpy()
+
+    @torch.no_grad()
     def logits(self, images: np.ndarray) -> np.ndarray:
         """float [n]: uncalibrated logit of a good hand, for calibration."""
         said: list[torch.Tensor] = []

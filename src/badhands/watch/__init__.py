@@ -9,11 +9,11 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from badhands.watch.policies import Abort, Steer
+from badhands.watch.policies import Abort, Best, Steer
 from badhands.watch.seen import Frame, Seen
 from badhands.watch.watcher import watch
 
-__all__ = ["Abort", "Frame", "Seen", "Steer", "watch"]
+__all__ = ["Abort", "Best", "Frame", "Seen", "Steer", "watch"]
 
 
 class _CallablePackage(ModuleType):

@@ -19,10 +19,15 @@ from omegaconf import DictConfig, OmegaConf
 from badhands import CONF_DIR, OUTPUTS
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from badhands.diffusion.scene import Pair, Scene
     from badhands.probes.artifact import Probes
     from badhands.watch.policies import Policy
+    from badhands.watch.repaint import Canvas, Repair
     from badhands.watch.seen import Frame, Seen
     from badhands.watch.serve import Live
+    from badhands.watch.settings import PolicyChoice
 
 os.environ.setdefault("BADHANDS_OUTPUTS", str(OUTPUTS))  # conf/watch.yaml puts pictures where the studies are
 
@@ -58,18 +63,19 @@ def run(options: dict[str, Any], folder: Path) -> None:
         choice = PolicyChoice(**given)
         probes = load_probes(find_probes(spec.name, options["probes"]), spec)
         policy = choice.build(probes)
-        watch_pictures(options, spec, probes, policy, folder, live)
+        watch_pictures(options, spec, probes, policy, choice, folder, live)
 
 
 def watch_pictures(
-    options: dict[str, Any], spec: Any, probes: "Probes", policy: "Policy | None", folder: Path, live: "Live | None"
-) -> None:
-    """Draw the prompt with one seed after the other until `images` of them came through."""
+    options: dict[str, Any], spec: Any, probes: "Probes", policy: "Policy | None", choice: "PolicyChoice", folder: Path,
+    live: "Live | None",
+) -> None:  # fmt: skip
+    """Draw the prompt with one seed after the other (policy=best: n at a time) until `images` of them came through."""
     from badhands.diffusion.preview import load_tiny_vae
     from badhands.diffusion.scene import Pair, Scene
     from badhands.diffusion.taps import AllDropped
-    from badhands.watch.fitting import main_block
     from badhands.watch.fresh import find_judge, fresh_pairs
+    from badhands.watch.repaint import canvas_of, final_cell
     from badhands.watch.watcher import watch
 
     given = options["watch"]
@@ -81,44 +87,84 @@ def watch_pictures(
     wanted, tries = int(options["images"]), int(options["tries"])
     scene, judge = Scene(spec, [prompt]), find_judge(spec)
     tiny = None if given["preview"] == "full" else load_tiny_vae(scene.pipe, str(given["preview"]))
-    kept = 0
+    kept, each, rule, blocks = 0, choice.n, choice.repairing(), given["blocks"]
+    if rule is not None and blocks:
+        blocks = [*blocks, final_cell(probes).block]
+    if each > spec.batch_size:
+        raise ValueError(f"policy.n={each} seeds compete in one batch of model.batch_size={spec.batch_size}: raise it")
+    alone = tries == 1 or (wanted == 1 and policy is None)
     for number in range(tries):
-        pair = Pair(prompt, seed + number)
-        title = f"{prompt} · seed {pair.seed}"
-        target = folder if tries == 1 or (wanted == 1 and policy is None) else folder / f"seed{pair.seed}"
+        batch = [Pair(prompt, seed + number * each + i) for i in range(each)]
+        title = f"{prompt} · seed {batch[0].seed}" + (f" to {batch[-1].seed}" if each > 1 else "")
+        target = folder if alone else folder / f"seed{batch[0].seed}"
         if live is not None:
             live.begin(title)
         watching = watch(
-            scene.pipe, probes, policy, blocks=given["blocks"], previews=given["previews"],
+            scene.pipe, probes, policy, blocks=blocks, previews=given["previews"],
             preview_scale=int(given["preview_scale"]), preview_vae=tiny,
             p_hand=float(given["p_hand"]), on_frame=reporter(live),
         )  # fmt: skip
-        seen = watching.seen
-        block = main_block(probes, seen.blocks)
+        seen, alive, latents = watching.seen, list[int](), None
         try:
             with watching, contextlib.suppress(AllDropped):
-                latents = scene.latents([pair])
-                picture = scene.pictures(latents)[0]
-                target.mkdir(parents=True, exist_ok=True)
-                picture.save(target / "image.png")
-                kept += 1
-                verdict = judge.judge(np.array(picture)[None])[0].verdict if judge else None
-                print(f"seed {pair.seed}: finished" + (f", the judge says {verdict}" if verdict else ""), flush=True)
+                latents = scene.latents(batch)
+                alive = [i for i in range(each) if (0, i) not in seen.stopped]
+                kept += keep_pictures(scene.pictures(latents), [batch[i] for i in alive], target, judge)
         finally:
             if seen.frames:
-                seen.save(target, title=title)
-                print(f"{target / 'strip.png'}\n{target / 'page.html'}", flush=True)
+                seen.save(target, members=alive if each > 1 else None, title=title)
+                print(f"{target / 'strip.png'}\n{target / 'page.html'}" if each == 1 else target, flush=True)
             if live is not None:
                 live.finish(seen)
-        if (0, 0) in seen.stopped:
-            last = seen.frames[-1]
-            print(f"seed {pair.seed}: stopped after timestep {last.timestep}, {block} score "
-                  f"{float(last.score[block][0]):+.2f}, {seen.evaluations} evaluations")  # fmt: skip
-        elif not seen.hand_found():
-            print(f"seed {pair.seed}: no hand was found; lower watch.p_hand, or draw something with a hand")
-        if kept == wanted:
+        tell_stopped(seen, batch, probes)
+        if rule is not None and latents is not None:
+            repair_picture(scene, probes, canvas_of(scene, probes, batch, seen, latents), rule, target, judge)
+        if kept >= wanted:
             return
     raise ValueError(f"{kept} of {wanted} images came through in {tries} tries: raise tries=, or a looser policy.miss")
+
+
+def keep_pictures(pictures: "Sequence[Image]", pairs: "Sequence[Pair]", target: Path, judge: Any) -> int:
+    """Write what came through into `target` and say so; returns how many."""
+    target.mkdir(parents=True, exist_ok=True)
+    for pair, picture in zip(pairs, pictures, strict=True):
+        picture.save(target / ("image.png" if len(pairs) == 1 else f"image_seed{pair.seed}.png"))
+        print(f"seed {pair.seed}: finished{judged(judge, picture)}", flush=True)
+    return len(pairs)
+
+
+def judged(judge: Any, picture: "Image") -> str:
+    """`, the judge says good`; empty without a judge."""
+    return "" if judge is None else f", the judge says {judge.judge(np.array(picture)[None])[0].verdict}"
+
+
+def tell_stopped(seen: "Seen", batch: "Sequence[Pair]", probes: "Probes") -> None:
+    """Which seeds were not finished, by which score; and where no hand was found."""
+    from badhands.watch.fitting import main_block
+
+    for i, pair in enumerate(batch):
+        timestep = seen.stopped.get((0, i))
+        if timestep is not None:
+            frame = next(frame for frame in seen.frames if frame.timestep == timestep)
+            block = main_block(probes, [cell.block for cell in frame.cells])
+            score = float(frame.score[block][frame.place(i)])
+            print(f"seed {pair.seed}: stopped after timestep {timestep}, {block} score {score:+.2f}, "
+                  f"{frame.step + 1} evaluations")  # fmt: skip
+        elif not seen.hand_found(i):
+            print(f"seed {pair.seed}: no hand was found; lower watch.p_hand, or draw something with a hand")
+
+
+def repair_picture(
+    scene: "Scene", probes: "Probes", before: "Canvas", rule: "Repair", target: Path, judge: Any
+) -> None:
+    """Draw a bad hand again in its place; writes repaired.png beside image.png, which stays."""
+    from badhands.watch.repaint import repair
+
+    after, tries = repair(scene, probes, before, rule)
+    picture = scene.pictures(after.latents)[0]
+    picture.save(target / "repaired.png")
+    print(f"seed {before.pairs[0].seed}: {tries[0]} repairs, score {float(before.score[0]):+.2f} -> "
+          f"{float(after.score[0]):+.2f}{judged(judge, picture)}\n{target / 'repaired.png'}", flush=True)  # fmt: skip
 
 
 def reporter(live: "Live | None") -> Any:

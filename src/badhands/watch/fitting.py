@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from badhands.cells import PSEUDO_BLOCKS, block_key
+from badhands.cells import PSEUDO_BLOCKS, Cell, block_key
 from badhands.diffusion.families import family_of_pipe
 from badhands.diffusion.fingerprint import folder_hash
 from badhands.probes.artifact import Probes
@@ -89,6 +89,13 @@ def ranked_blocks(probes: Probes, share: float = 0.2) -> list[str]:
 def main_block(probes: Probes, blocks: Sequence[str]) -> str:
     """The one of `blocks` that speaks first and best."""
     return next(block for block in ranked_blocks(probes) if block in blocks)
+
+
+def best_block(probes: Probes, timestep: int, measure: str = "image_auroc") -> str:
+    """The block that tells best at one trained timestep, by the training study; the last of equals."""
+    scores: Mapping[str, Mapping[str, float]] = probes.card.get("scores") or {}
+    blocks = [block for block in choose_blocks(probes, None) if ("good", Cell(block, timestep)) in probes.readouts]
+    return max(reversed(blocks), key=lambda block: scores.get(str(Cell(block, timestep)), {}).get(measure, 0.0))
 
 
 def early_timesteps(probes: Probes, share: float = 0.2) -> tuple[int, ...]:

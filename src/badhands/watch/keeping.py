@@ -1,4 +1,4 @@
-"""What a watch leaves in a folder: strip.png, watch.gif, steps/*.png, scores.csv, page.html, image.png."""
+"""What a watch leaves in a folder: strip.png, watch.gif, steps/*.png, scores.csv, page.html, image.png, mask.png."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,4 +50,5 @@ def save_member(seen: Seen, folder: Path, member: int, title: str) -> None:
     final = seen.final(member=member)
     if final is not None:
         final.save(folder / "image.png")
+        seen.mask(member).save(folder / "mask.png")
     write_page(seen, folder / "page.html", member=member, title=title)

@@ -1,14 +1,16 @@
-"""What to do while watching: stop images whose score is too low, or push activations towards good hands."""
+"""What to do while watching: stop images whose score is too low, finish the best of several, or push activations."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from badhands.cells import Cell, in_order
 from badhands.probes.artifact import Probes
+from badhands.watch.directions import Direction, steering
 
 if TYPE_CHECKING:
     from badhands.watch.seen import Frame
@@ -83,8 +85,33 @@ class Abort:
 
 
 @dataclass(frozen=True)
+class Best:
+    """Of the members of a batch finish those that score best at one cell. No score (no hand found) is the worst."""
+
+    cell: Cell
+    keep: int = 1
+
+    def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise ValueError(f"policy.keep={self.keep}: at least one picture has to be finished")
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        return (self.cell,)
+
+    def change(self, cell: Cell, tokens: Tensor, hand: Tensor) -> Tensor | None:
+        return None
+
+    def stop(self, frame: "Frame") -> set[int]:
+        if self.cell not in frame.cells:
+            return set()
+        order = np.argsort(-np.nan_to_num(frame.score[self.cell.block], nan=-np.inf), kind="stable")
+        return {frame.members[i] for i in order[self.keep :]}
+
+
+@dataclass(frozen=True)
 class Steer:
-    """h <- h + strength * direction at chosen cells, where direction = mean of good tokens - mean of bad tokens."""
+    """h <- h + strength * direction at chosen cells; by default mean of good tokens - mean of bad tokens."""
 
     directions: Mapping[Cell, Tensor]
     """Cell -> [d] float32."""
@@ -104,34 +131,11 @@ class Steer:
 
     @classmethod
     def of(
-        cls,
-        probes: Probes,
-        cells: Sequence[Cell],
-        strength: float,
-        where: Literal["hand", "all"] = "hand",
-        random: int | None = None,
-    ) -> "Steer":
-        """Along the artefact's directions.
-
-        Args:
-            random: instead the random direction of this number: drawn from the within-class covariance, equally long.
-
-        Raises:
-            ValueError: a cell without a direction, or fewer random directions than asked for.
-        """
-        source: dict[Cell, Tensor] = {}
-        for cell in cells:
-            if cell not in probes.directions:
-                have = ", ".join(str(c) for c in in_order(probes.directions))
-                raise ValueError(f"these probes have no direction for {cell}: use some of {have}")
-            source[cell] = probes.directions[cell]
-            if random is not None:
-                draws = probes.random_directions.get(cell)
-                if draws is None or not 0 <= random < len(draws):
-                    count = 0 if draws is None else len(draws)
-                    raise ValueError(f"these probes have {count} random directions for {cell}, number {random} is none")
-                source[cell] = draws[random]
-        return cls(source, float(strength), where)
+        cls, probes: Probes, cells: Sequence[Cell], strength: float, where: Literal["hand", "all"] = "hand",
+        random: int | None = None, kind: Direction = "mean",
+    ) -> "Steer":  # fmt: skip
+        """Along directions of the artefact: see `directions.steering`, which also says what is refused."""
+        return cls({cell: steering(probes, cell, kind, random) for cell in cells}, float(strength), where)
 
     @property
     def cells(self) -> tuple[Cell, ...]:

@@ -27,16 +27,23 @@ class Harvest:
     seconds: float = 0.0
 
 
-def reseed(scene: Scene, probes: Probes, policy: Policy, pairs: Sequence[Pair], wanted: int | None = None) -> Harvest:
+def reseed(
+    scene: Scene, probes: Probes, policy: Policy, pairs: Sequence[Pair], wanted: int | None = None,
+    size: int | None = None,
+) -> Harvest:  # fmt: skip
     """Work through `pairs` in batches of the model's size until `wanted` pictures came through (None: through all).
 
     A stopped image leaves its batch at once, so the steps that follow cost less; its place is filled by the next pair
     when the batch has ended, because all members of a batch share their timestep. A picture that came through stays.
+
+    Args:
+        size: pairs in a batch; None: the model's batch size. With the policy `Best` these are the seeds that compete.
     """
+    size = size or scene.spec.batch_size
     found = Harvest()
     begin = time.perf_counter()
-    for start in range(0, len(pairs), scene.spec.batch_size):
-        batch = pairs[start : start + scene.spec.batch_size]
+    for start in range(0, len(pairs), size):
+        batch = pairs[start : start + size]
         watching = watch(scene.pipe, probes, policy, blocks=_blocks(policy), previews=False)
         seen: Seen = watching.seen
         with watching, contextlib.suppress(AllDropped):

@@ -3,7 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,9 @@ from badhands.cells import Cell
 from badhands.diffusion.families import family_of_pipe
 from badhands.diffusion.preview import decode
 from badhands.probes.artifact import Probes
+
+if TYPE_CHECKING:
+    from badhands.watch.region import Region
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +84,8 @@ class Seen:
         """Rows and columns of tokens."""
         self.matched: dict[int, int] = {}
         """Timestep of this schedule -> of the training schedule."""
+        self.first: dict[int, Tensor] = {}
+        """Generation -> packed latents [B, n, c] on the CPU that it began with: noise."""
         self.last: dict[int, Tensor] = {}
         """Generation -> final packed latents [B, n, c] on the CPU, of finished generations with previews."""
         self.final_members: dict[int, tuple[int, ...]] = {}
@@ -127,6 +132,24 @@ class Seen:
             packed = self.last[generation][members.index(member)][None]
             (self._decoded[key],) = decode(self.pipe, packed, *self.size(), scale=self.preview_scale)
         return self._decoded[key]
+
+    def mask(
+        self, member: int = 0, generation: int = -1, *, what: "Region" = "bad", p_bad: float = 0.5, grow: int = 1
+    ) -> Image.Image:
+        """White where the hand is bad, in picture pixels (mode L): what inpainting pipelines and detailers take.
+
+        Read at the last watched step, in the block that tells tokens apart best there by the training study.
+
+        Args:
+            what: `bad`: hand tokens with P(bad) of `p_bad` or more; `hand`: the whole hand.
+            grow: tokens by which it is dilated, so that the seam falls on what is good.
+
+        Raises:
+            ValueError: nothing was watched, an unknown region, a probability outside 0..1.
+        """
+        from badhands.watch.region import mask_image
+
+        return mask_image(self, member, generation, what, p_bad, grow)
 
     def _decode(self, packed: Tensor) -> Image.Image:
         height, width = self.size()

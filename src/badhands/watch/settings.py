@@ -10,15 +10,18 @@ from badhands.cells import Cell, grid
 from badhands.diffusion.fingerprint import fingerprint
 from badhands.diffusion.models import ModelSpec
 from badhands.probes.artifact import Probes
-from badhands.watch.fitting import choose_blocks, early_timesteps, ranked_blocks
-from badhands.watch.policies import Abort, Policy, Steer
+from badhands.watch.directions import Direction
+from badhands.watch.fitting import best_block, choose_blocks, early_timesteps, ranked_blocks
+from badhands.watch.policies import Abort, Best, Policy, Steer
+from badhands.watch.region import Region
+from badhands.watch.repaint import Repair
 
 
 @dataclass(frozen=True)
 class PolicyChoice:
     """`policy` of the configuration."""
 
-    name: Literal["none", "abort", "steer"] = "none"
+    name: Literal["none", "abort", "best", "steer", "repair"] = "none"
     blocks: tuple[str, ...] | None = None
     """None: the one that speaks first and best in the training study."""
     timesteps: tuple[int, ...] | None = None
@@ -28,10 +31,27 @@ class PolicyChoice:
     strength: float = 1.0
     """steer: how many times the difference of means is added."""
     where: Literal["hand", "all"] = "hand"
+    direction: Direction = "mean"
+    """steer: see `directions.steering`."""
+    n: int = 1
+    """best: seeds started together."""
+    keep: int = 1
+    """best: how many of them are finished."""
+    at: int | None = None
+    """best: timestep of the training schedule after which the choice falls; None: the last one within the first fifth
+    of the steps."""
+    tries: int = 2
+    """repair: at most so many times."""
+    redo: float = 0.5
+    """repair: share of the steps that are drawn again."""
+    region: Region = "hand"
+    """repair: what is drawn again."""
 
     def __post_init__(self) -> None:
-        if self.name not in ("none", "abort", "steer"):
-            raise ValueError(f"policy.name={self.name}: use none, abort or steer")
+        if self.name not in ("none", "abort", "best", "steer", "repair"):
+            raise ValueError(f"policy.name={self.name}: use none, abort, best, steer or repair")
+        if self.name == "best" and not 1 <= self.keep < self.n:
+            raise ValueError(f"policy.n={self.n} policy.keep={self.keep}: start more seeds than you keep, and keep one")
 
     def cells(self, probes: Probes) -> tuple[Cell, ...]:
         """Where the policy acts.
@@ -41,15 +61,19 @@ class PolicyChoice:
         """
         blocks = choose_blocks(probes, self.blocks or ranked_blocks(probes)[:1])
         early = early_timesteps(probes)
-        timesteps: Sequence[int] = self.timesteps or (early[-1:] if self.name == "abort" else early)
+        once = self.name in ("abort", "best")
+        timesteps: Sequence[int] = self.timesteps or (early[-1:] if once else early)
+        if self.name == "best" and self.at is not None:
+            timesteps = (self.at,)
         for timestep in timesteps:
             if timestep not in probes.steps:
                 have = ", ".join(str(t) for t in sorted(probes.steps, reverse=True))
-                raise ValueError(f"policy.timesteps: {timestep} was not trained; there are {have}")
+                which = "at" if self.name == "best" else "timesteps"
+                raise ValueError(f"policy.{which}: {timestep} was not trained; there are {have}")
         return grid(blocks, timesteps)
 
     def build(self, probes: Probes) -> Policy | None:
-        """The policy; None for `none`.
+        """The policy; None for `none`, and for `repair`, which begins when a picture is finished.
 
         Raises:
             ValueError: no threshold, no direction, an unknown cell.
@@ -57,8 +81,18 @@ class PolicyChoice:
         if self.name == "abort":
             return Abort.of(probes, self.cells(probes), self.miss)
         if self.name == "steer":
-            return Steer.of(probes, self.cells(probes), self.strength, self.where)
+            return Steer.of(probes, self.cells(probes), self.strength, self.where, kind=self.direction)
+        if self.name == "best":
+            if self.timesteps is not None or (self.blocks and len(self.blocks) > 1):
+                raise ValueError("policy=best decides once: give policy.at and at most one of policy.blocks")
+            timestep = self.cells(probes)[0].timestep
+            (block,) = self.blocks or (best_block(probes, timestep),)
+            return Best(Cell(block, timestep), self.keep)
         return None
+
+    def repairing(self) -> Repair | None:
+        """How finished pictures are repaired; None for all but `repair`."""
+        return Repair(self.tries, self.redo, self.region) if self.name == "repair" else None
 
 
 def find_probes(model: str, folder: str | None = None) -> Path:

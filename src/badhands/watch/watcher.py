@@ -121,6 +121,8 @@ class watch:
 
     def _on_step(self, event: StepEnd) -> None:
         moment, seen = event.moment, self.seen
+        if moment.generation not in seen.first:
+            seen.first[moment.generation] = event.x_t.cpu()
         seen.evaluations += len(moment.members) * (2 if self._taps.doubled else moment.branch + 1)
         if self._logits:
             frame = self._frame(event)
