@@ -24,6 +24,7 @@ from badhands.experiments.best import best_table, rates
 from badhands.experiments.costs import cost_row, price_of_every_kind
 from badhands.experiments.fresh_table import FreshImages, FreshTable, fill_table
 from badhands.experiments.page import write_page
+from badhands.experiments.rows import Artist
 from badhands.experiments.rules import by_miss, by_price, first_stop, spend
 from badhands.watch.policies import Abort
 from badhands.watch.reseed import reseed
@@ -180,13 +181,14 @@ def test_the_table_resumes_and_the_policy_does_what_it_says(tmp_path):
     assert len({pair.prompt for pair in pairs}) == 8 and len({pair.seed for pair in pairs}) == 32
     assert pairs[:16] == FreshImages(8, 4).pairs("tiny_hands")[:16]
     pairs, scene, path = pairs[:16], Scene(SPEC, [pair.prompt for pair in pairs], pipe), tmp_path / "images.jsonl"
-    rows = fill_table(path, pairs, scene, probes, FakeJudge(), {"a": 1})
+    artist = Artist(scene, probes, FakeJudge())
+    rows = fill_table(path, pairs, artist, {"a": 1})
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:9]) + lines[9][:30])  # killed while it wrote
-    again = fill_table(path, pairs, scene, probes, FakeJudge(), {"a": 1})
+    again = fill_table(path, pairs, artist, {"a": 1})
     assert [r["scores"] for r in again[:8]] == [r["scores"] for r in rows[:8]] and len(again) == 16
     with pytest.raises(ValueError, match="another folder"):
-        fill_table(path, pairs, scene, probes, FakeJudge(), {"a": 2})
+        fill_table(path, pairs, artist, {"a": 2})
     table = FreshTable.of(rows)
     cell = Cell("single.2", 3)
     threshold = float(np.median(table.cells[cell]))

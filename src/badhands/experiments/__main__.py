@@ -49,15 +49,21 @@ def run(options: dict[str, Any], folder: Path) -> str:
     from badhands.diffusion.models import ModelSpec
     from badhands.experiments.page import write_page
     from badhands.experiments.referee import referee
+    from badhands.experiments.training_run import TrainingRun
     from badhands.watch.fresh import study_prompts
     from badhands.watch.settings import find_probes, load_probes
 
     torch.set_num_threads(int(options["threads"]))
     spec = ModelSpec.of(options["model"])
     judge = referee(spec)
-    probes = load_probes(find_probes(spec.name, options["probes"]), spec)
+    where = find_probes(spec.name, options["probes"])
+    probes = load_probes(where, spec)
     source = options["prompts_file"] or options["model"]["prompts"]
-    bench = Bench(spec, probes, judge, source, folder, study_prompts(probes.card.get("study")))
+    workers = int(options["workers"])
+    if workers < 1:
+        raise ValueError(f"workers={workers}: give the number of processes that draw, 1 or more")
+    known = study_prompts(probes.card.get("study"))
+    bench = Bench(spec, probes, judge, source, folder, known, run=TrainingRun(where.parent), workers=workers)
     lines = []
     for name in wanted:
         lines.append(EXPERIMENTS[name].run(bench, settings[name]))

@@ -1,7 +1,7 @@
 """What all experiments of one model share: the scene, the probes, the judge, and the folder they write into."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,16 @@ from typing import Any
 import pandas as pd
 
 from badhands.diffusion.models import ModelSpec
-from badhands.diffusion.scene import Scene
+from badhands.diffusion.scene import Pair, Scene
 from badhands.experiments.fresh_table import NAME, FreshImages, FreshTable, fill_table
 from badhands.experiments.referee import made_with
+from badhands.experiments.rows import Artist, Draw, Row, fill_rows
+from badhands.experiments.training_run import TrainingRun
 from badhands.probes.artifact import Probes
+from badhands.watch.fresh import FIRST_SEED, fresh_pairs
+
+BATCH = 4
+"""Pairs drawn together where each is drawn many times."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +34,15 @@ class Bench:
     known: Collection[str] = ()
     """Prompts of the training study."""
     pipe: Any = None
+    run: TrainingRun = field(default_factory=TrainingRun)
+    """That the probes came from."""
+    workers: int = 1
+    """Processes that draw."""
 
     @cached_property
-    def scene(self) -> Scene:
-        """Loaded when first asked for."""
-        return Scene(self.spec, (), self.pipe)
+    def artist(self) -> Artist:
+        """Of this process; its model is loaded when it draws."""
+        return Artist(Scene(self.spec, (), self.pipe), self.probes, self.judge)
 
     def fresh(self, images: FreshImages) -> FreshTable:
         """The table of fresh images, drawn where it is missing.
@@ -41,13 +51,34 @@ class Bench:
             ValueError: the folder holds another model's table, or the judge calls all images alike.
         """
         pairs = images.pairs(self.source, self.known)
-        path = self.folder / NAME
-        said = made_with(self.spec, self.probes, pairs, self.source) | {"prompts_drawn": images.prompts}
-        self.scene.embed(pair.prompt for pair in pairs)
-        table = FreshTable.of(fill_table(path, pairs, self.scene, self.probes, self.judge, said))
+        said = self.said(pairs) | {"prompts_drawn": images.prompts}
+        self.artist.scene.embed(pair.prompt for pair in pairs)
+        table = FreshTable.of(fill_table(self.folder / NAME, pairs, self.artist, said, self.workers))
         if not table.good.any() or table.good.all():
             raise ValueError(f"{int(table.good.sum())} of {len(pairs)} images are good hands: nothing can be compared")
         return table
+
+    def pairs(self, count: int, series: int) -> list[Pair]:
+        """Fresh pairs for experiment number `series` (2, 3 ...): other seeds, and other prompts where there are."""
+        return fresh_pairs(self.source, count, known=self.known, first_seed=series * FIRST_SEED, shuffle=series)
+
+    def fill(
+        self, name: str, pairs: Sequence[Pair], draw: Draw, settings: dict[str, Any], what: str, *, each: int
+    ) -> list[Row]:
+        """Rows of an experiment's raw table `<name>.jsonl`, drawn where they are missing, a few pairs at a time so
+        that many processes share them.
+
+        Args:
+            settings: what the rows depend on beside model, probes and pairs.
+        """
+        self.artist.scene.embed(pair.prompt for pair in pairs)
+        path, said = self.folder / f"{name}.jsonl", self.said(pairs) | settings
+        size = min(BATCH, self.spec.batch_size)
+        return fill_rows(path, pairs, self.artist, draw, said, what, each=each, batch=size, workers=self.workers)
+
+    def said(self, pairs: Sequence[Pair]) -> dict[str, Any]:
+        """What a table stands on."""
+        return made_with(self.spec, self.probes, pairs, self.source)
 
     def write(self, name: str, table: pd.DataFrame) -> None:
         """`<name>.csv` in the folder."""

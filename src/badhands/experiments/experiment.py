@@ -6,12 +6,14 @@ from typing import Any
 
 import pandas as pd
 
+from badhands.experiments.ablation import AblationStudy, run_ablation
 from badhands.experiments.abort import abort_table, miss_curve, oracle_curve
 from badhands.experiments.bench import Bench
 from badhands.experiments.best import best_table
 from badhands.experiments.figures import draw_abort, draw_best
 from badhands.experiments.fresh_table import FreshImages
-from badhands.experiments.steer_study import SteerStudy
+from badhands.experiments.repair import RepairStudy, run_repair
+from badhands.experiments.steer import SteerStudy, run_steer
 
 __all__ = ["EXPERIMENTS", "Bench", "Experiment"]
 
@@ -55,14 +57,10 @@ def _told(rows: pd.DataFrame, label: str, value: str, what: str) -> str:
     )
 
 
-def steer(bench: Bench, settings: SteerStudy) -> str:
-    """pushes.jsonl, doses.csv, doses.png."""
-    return settings.run(bench.spec, bench.probes, bench.source, bench.folder, known=bench.known, pipe=bench.pipe,
-                        judge=bench.judge)  # fmt: skip
-
-
 EXPERIMENTS = {
     "abort": Experiment("fresh", FreshImages, abort),
     "best": Experiment("fresh", FreshImages, best),
-    "steer": Experiment("steer", SteerStudy, steer),
+    "repair": Experiment("repair", RepairStudy, run_repair),
+    "steer": Experiment("steer", SteerStudy, run_steer),
+    "ablation": Experiment("ablation", AblationStudy, run_ablation),
 }

@@ -4,9 +4,8 @@ Whatever a rule would have done is computed from it exactly: an image's evaluati
 steps up to the one that stopped it. Prompts come back with several seeds, so that seeds of one prompt can compete.
 """
 
-import json
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from badhands.cells import Cell
-from badhands.diffusion.scene import Pair, Scene
+from badhands.diffusion.scene import Pair
+from badhands.experiments.rows import Artist, fill_rows
 from badhands.probes.artifact import Probes
-from badhands.study.journal import write_whole
 from badhands.watch.fitting import main_block
 from badhands.watch.fresh import fresh_pairs
 from badhands.watch.seen import Seen
@@ -118,83 +116,23 @@ def _numbered(names: Sequence[str]) -> NDArray[np.int64]:
     return np.unique(names, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows written so far; a torn last line is cut off, and its batch drawn again."""
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        write_whole(path, whole)
-    return [json.loads(line) for line in whole.splitlines()]
-
-
-def keep_making(path: Path, said: dict[str, Any]) -> None:
-    """Write beside a table what it is made with, or compare with what is written there.
-
-    Raises:
-        ValueError: the table was made with something else.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    keep = path.with_suffix(".made_with.json")
-    if keep.exists() and json.loads(keep.read_text()) != json.loads(json.dumps(said)):
-        raise ValueError(f"{path.parent} holds the images of another model or other probes: give another folder")
-    write_whole(keep, (json.dumps(said, indent=1) + "\n").encode())
-
-
-def fill_rows(
-    path: Path, pairs: Sequence[Pair], batch_size: int, draw: Callable[[Sequence[Pair]], Iterator[dict[str, Any]]],
-    said: dict[str, Any], what: str, each: int = 1,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Draw what a table lacks, a batch of pairs at a time; called again, it goes on.
-
-    Args:
-        draw: rows of a batch, `each` for every pair, in the order of the pairs.
-        said: what the table was made with; kept beside it, and compared when it is continued.
-
-    Raises:
-        ValueError: the folder holds a table made with something else.
-    """
-    keep_making(path, said)
-    rows = read_rows(path)
-    rows = rows[: len(rows) // each * each]
-    have = [(row["prompt"], row["seed"]) for row in rows[::each]]
-    if any(key != (pair.prompt, pair.seed) for key, pair in zip(have, pairs, strict=False)):
-        raise ValueError(f"{path} holds other pairs: give another folder")
-    write_whole(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
-    bar = tqdm(total=len(pairs), initial=min(len(have), len(pairs)), desc=what, unit="pair")
-    with path.open("ab") as stream, bar:
-        for start in range(len(have), len(pairs), batch_size):
-            batch = pairs[start : start + batch_size]
-            found = list(draw(batch))
-            assert len(found) == each * len(batch)
-            rows += found
-            stream.write("".join(json.dumps(row) + "\n" for row in found).encode())
-            stream.flush()
-            bar.update(len(batch))
-    return rows[: each * len(pairs)]
-
-
 def fill_table(
-    path: Path, pairs: Sequence[Pair], scene: Scene, probes: Probes, judge: Any, said: dict[str, Any]
+    path: Path, pairs: Sequence[Pair], artist: Artist, said: dict[str, Any], workers: int = 1
 ) -> list[dict[str, Any]]:
     """The table's rows, drawn where they are missing. Raises as `fill_rows`."""
-
-    def draw(batch: Sequence[Pair]) -> Iterator[dict[str, Any]]:
-        return draw_rows(batch, scene, probes, judge)
-
-    return fill_rows(path, pairs, scene.spec.batch_size, draw, said, "fresh images")
+    return fill_rows(path, pairs, artist, draw_rows, said, "fresh images", workers=workers)
 
 
-def draw_rows(batch: Sequence[Pair], scene: Scene, probes: Probes, judge: Any) -> Iterator[dict[str, Any]]:
+def draw_rows(artist: Artist, batch: Sequence[Pair]) -> Iterator[dict[str, Any]]:
     """One row an image: verdict, scores of every cell, the judge on every preview, and what each took."""
+    scene, judge = artist.scene, artist.judge
     clock = [time.perf_counter()]
 
     def lap() -> float:
         clock.append(time.perf_counter())
         return (clock[-1] - clock[-2]) / len(batch)
 
-    with watch(scene.pipe, probes) as seen:
+    with watch(scene.pipe, artist.probes) as seen:
         latents = scene.latents(batch)
     drawn = lap()
     pictures = np.stack([np.asarray(picture) for picture in scene.pictures(latents)])

@@ -33,6 +33,28 @@ def _best(table: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(what=what, good_share=rows["good_rate"])
 
 
+def _repair(table: pd.DataFrame) -> pd.DataFrame:
+    """What repairs of middle depth cost, beside new seeds."""
+    depths = sorted(table["redo"].unique())
+    middle = table[(table["redo"] == depths[len(depths) // 2]) & table["chosen_by"].isin(["probe", "judge"])]
+    rows = middle[middle["region"].isin(["reseed", "hand", "bad"])]
+    return rows.assign(what="repair, " + rows["method"])
+
+
+def _steer(table: pd.DataFrame) -> pd.DataFrame:
+    rows = table[(table["strength"] == 1) & (table["kind"] != "random")]
+    return rows.assign(what="steer " + rows["treatment"])
+
+
+def _ablation(table: pd.DataFrame) -> pd.DataFrame:
+    rows = table[table["kind"] != "random"]
+    return rows.assign(what="ablation of the " + rows["treatment"])
+
+
+def _nothing(table: pd.DataFrame) -> pd.DataFrame:
+    return table.iloc[:0].assign(what="")
+
+
 SECTIONS = (
     Section(
         "abort",
@@ -58,5 +80,62 @@ SECTIONS = (
             "not_good": "not good / single draws", "ratio": "per good hand / independent seeds",
         },
         _best,
+    ),
+    Section(
+        "repair",
+        "Repair: draw the bad hand again in its place",
+        "The first picture is noised back and the region drawn again by the same model, with new noise inside and the "
+        "picture's own path outside; up to so many tries, until the hand is accepted, and the best is kept. The probe "
+        "asks for a try where its calibrated P(bad) is 0.5 or more; the judge where it does not say good, which is the "
+        "referee choosing for itself. New seeds stand beside it with as many evaluations at most. Mended: share of the "
+        "others that became good. Broken: share of the good that ceased to be. PSNR: outside the region, median of the "
+        "pictures that were changed. Intervals are 95 %, over prompts.",
+        {
+            "method": "who asks: what is done", "redo": "steps again", "tries": "tries", "n": "pairs",
+            "tried": "asked for", "evaluations": "evaluations a picture", "good_share": "good", "mended": "mended",
+            "broken": "broken", "ratio": "per good hand / plain", "against_seeds": "/ new seeds",
+            "seconds_ratio": "wall clock / plain", "psnr": "PSNR outside, dB",
+        },
+        _repair,
+    ),
+    Section(
+        "mask",
+        "The mask of the bad hand",
+        "Intersection over union with the place that the judge calls malformed, on hands that it calls bad; read at "
+        "the last watched step. The last line is the AUROC of P(bad) for telling malformed tokens of a hand from its "
+        "others. The mask of python -m badhands.watch is the dilated one.",
+        {"mask": "mask", "n": "hands", "iou": "intersection over union"},
+        _nothing,
+    ),
+    Section(
+        "steer",
+        "Steering: push activations towards good",
+        "The same pairs plainly and under every push, so each is its own control. All directions are as long as the "
+        "mean difference; random ones come from the within-class covariance. An effect needs a monotone response, the "
+        "opposite effect of the opposite sign, the paired test, and more than the random directions do. The mean "
+        "difference is the question asked; ridge and subspace are looks beside it. Intervals are 95 %, over prompts.",
+        {
+            "treatment": "push", "n": "pairs", "shift": "judge's logit", "good_share": "good",
+            "plain_good_share": "good, plain", "better": "became good", "worse": "ceased to be",
+            "wilcoxon_p": "paired p", "p_random": "p against random", "effect": "effect", "no_hand": "no hand",
+            "outside": "change outside the hand, of 255", "relative_length": "|push| / |activation|",
+        },
+        _steer,
+    ),
+    Section(
+        "ablation",
+        "Ablation: erase the verdict while the picture is made",
+        "Closed-form erasure (LEACE) on hand tokens, at every step, at the cells that know the verdict; fitted on the "
+        "training study's hand tokens, every image counting once. On the study itself no linear probe is left; on new "
+        "images the right panel says how much is, and a null result speaks of the erased part alone. Control: "
+        "random subspaces of equal rank from the within-class covariance, erased in the same way. Change of the bad "
+        "rate is paired by prompt and seed; intervals are 95 %, over prompts.",
+        {
+            "treatment": "erased", "n": "pairs", "bad": "change of the bad rate", "bad_share": "bad",
+            "plain_bad_share": "bad, plain", "not_good": "change of not good", "shift": "judge's logit",
+            "p_random": "p against random", "outside": "change outside the hand, of 255",
+            "relative_length": "|change| / |activation|",
+        },
+        _ablation,
     ),
 )  # fmt: skip

@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 import torch
 
 from badhands.diffusion.models import ModelSpec
-from badhands.extraction.renderer import Renderer
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-MakeRenderer = Callable[[ModelSpec], Renderer]
+MakeRenderer = Callable[[ModelSpec], Any]
+"""Makes what draws in a process: a `Renderer`, or whatever the functions given to `Workers.map` expect."""
 
-_renderer: Renderer | None = None
+_renderer: Any = None
 
 
 def use_threads(count: int) -> None:
@@ -41,7 +41,7 @@ class Workers:
     def __init__(self, make: MakeRenderer, spec: ModelSpec, count: int, threads: int):
         self._make, self._spec, self._count, self._threads = make, spec, count, threads
         self._pool: ProcessPoolExecutor | None = None
-        self._here: Renderer | None = None
+        self._here: Any = None
 
     def __enter__(self) -> "Workers":
         return self
@@ -51,13 +51,13 @@ class Workers:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     @property
-    def here(self) -> Renderer:
+    def here(self) -> Any:
         """The renderer of this process."""
         if self._here is None:
             self._here = self._make(self._spec)
         return self._here
 
-    def map(self, function: Callable[[Renderer, Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+    def map(self, function: Callable[[Any, Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """Results as they come; an exception in a task ends the rest. Tasks are drawn as workers get free."""
         if self._count == 1:
             for task in tasks:
@@ -99,6 +99,6 @@ def _follow(parent: int) -> None:
     os._exit(1)
 
 
-def _call(function: Callable[[Renderer, Task], Result], task: Task) -> Result:
+def _call(function: Callable[[Any, Task], Result], task: Task) -> Result:
     assert _renderer is not None
     return function(_renderer, task)

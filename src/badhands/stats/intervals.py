@@ -219,3 +219,12 @@ def quotient_interval(
     error = float(standard_error(influence, np.arange(n) if cluster is None else cluster))
     wide = t.ppf((1 + level) / 2, max(n - 1, 1)) * error
     return value, float(value * np.exp(-wide)), float(value * np.exp(wide))
+
+
+def mean_interval(values: ArrayLike, cluster: NDArray | None = None, level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of float[n] with its interval; rows of one cluster (int[n], 0, 1, 2 ...) are not independent."""
+    rows = np.asarray(values, np.float64)
+    units = np.arange(len(rows)) if cluster is None else cluster
+    value = float(rows.mean())
+    wide = float(t.ppf((1 + level) / 2, max(int(units.max()), 1)) * standard_error(rows - value, units))
+    return value, value - wide, value + wide
