@@ -72,7 +72,7 @@ def open_page(
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.script_errors = errors  # type: ignore[attr-defined]
     page.goto(f"{address}/?annotator={annotator}{query}{fragment}")
-    page.wait_for_function("() => window.badhands && badhands.item !== undefined")
+    page.wait_for_function("() => window.badhands && (badhands.view.drawn || badhands.item === null)")
     return page
 
 

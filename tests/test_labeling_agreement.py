@@ -5,8 +5,9 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, jaccard_score
 
 from badhands.classes import BAD, GOOD, NOT_HAND
-from badhands.labeling.agreement import agreement_table, cohen_kappa, disagree, iou
+from badhands.labeling.agreement import agreement_table, cohen_kappa
 from badhands.labeling.command import stats
+from badhands.labeling.differences import disagree, iou
 from badhands.study.labels import LabelRecord
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from badhands.classes import BAD, GLOBAL, GOOD, NOT_HAND
+from badhands.labeling import desk
 from badhands.labeling.access import access_for, addresses
 from badhands.study.label_log import LabelLog
 from demo_study import make_study
@@ -43,6 +44,24 @@ def drag(page, *points):
     page.mouse.up()
 
 
+def seen(page):
+    """Wait for the picture: before it is drawn nothing is said of it."""
+    page.wait_for_function("() => badhands.view.drawn")
+
+
+def decide(page, keys):
+    """Triage keys, each once the picture is seen; what was shown for each."""
+    shown = []
+    for key in keys:
+        seen(page)
+        shown.append(page.evaluate("[badhands.item.id, badhands.item.repeat]"))
+        page.keyboard.press(key)
+        page.wait_for_function(
+            "([id, repeat]) => badhands.item?.id !== id || badhands.item.repeat !== repeat", arg=shown[-1]
+        )
+    return shown
+
+
 def here(page):
     return page.evaluate("badhands.item && badhands.item.id")
 
@@ -50,18 +69,15 @@ def here(page):
 def test_triage_paint_undo_reload_and_find_the_same_mask_on_disk(browser, study):
     with served(study) as address:
         page = open_page(browser, address)
-        seen = []
-        for key in "1212":
-            seen.append(here(page))
-            page.keyboard.press(key)
-            page.wait_for_function("id => badhands.item.id !== id", arg=seen[-1])
+        names = [name for name, _ in decide(page, "1212")]
         settled(page)
-        assert {name: on_disk(study)[name].verdict for name in seen} == dict(
-            zip(seen, ["good", "bad"] * 2, strict=True)
+        assert {name: on_disk(study)[name].verdict for name in names} == dict(
+            zip(names, ["good", "bad"] * 2, strict=True)
         )
 
         page.keyboard.press("s")
-        assert "0 of 4 painted" in page.inner_text("#done-text")
+        text = page.inner_text("#done-text")
+        assert text == "0 of 4 images painted, 4 left, more may come: 8 not triaged yet"
         first = here(page)
         page.keyboard.press("2")
         drag(page, (3.5, 4.5), (10.5, 4.5))
@@ -332,40 +348,163 @@ def test_two_tabs_that_lost_sight_of_each_other_ask_what_shall_stand(browser, st
         assert other.evaluate("[...badhands.state.classes]") == lost
 
 
-def test_every_tenth_image_is_shown_again_and_the_set_is_balanced(browser, study):
+def test_every_tenth_image_is_shown_again_and_the_set_is_balanced(browser, study, monkeypatch):
+    monkeypatch.setattr(desk, "REPEAT_AFTER", 1)
     with served(study) as address:
         page = open_page(browser, address)
         order = page.evaluate("badhands.study.order")
+        marks = []
         shown = []
-        for number in range(13):
-            shown.append(page.evaluate("[badhands.item.id, badhands.item.repeat]"))
-            page.keyboard.press("2" if number < 3 else "1" if number < 9 else "3")
+        for key in "222111111" + "3333":
+            marks.append(page.inner_text("#stage") + page.inner_text("#thumbs [aria-current=true]"))
+            shown += decide(page, key)
         page.wait_for_selector("#finished", state="visible")
-        assert shown[:12] == [[image_id, 0] for image_id in order]
-        assert shown[12] == [order[9], 1]
+        assert shown == [*[[image_id, 0] for image_id in order[:11]], [order[9], 1], [order[11], 0]]
+        assert not any("again" in mark or "repeat" in mark for mark in marks)
+        assert page.inner_text("#done-text") == "12 of 12 images triaged, 0 left, 1 seen twice"
         settled(page)
         assert LabelLog(study.labels.path).latest_of_all()[order[9], "anna", 1].verdict == "no_hand"
         page.click("#finished button[value=paint]")
-        assert "0 of 6 painted" in page.inner_text("#done-text")
+        assert "0 of 6 images painted" in page.inner_text("#done-text")
         assert here(page) == order[0]
         page.select_option("#filter", "no_hand")
         assert page.inner_text("#listed") == "4 images"  # three and the repetition
         page.select_option("#filter", "disagreements")
-        page.wait_for_selector("#thumbs >> text=not as judge")  # rows off screen are laid out a frame later
+        page.wait_for_selector("#thumbs >> text=not as judge")
 
 
-def test_plans_for_long_lists(browser, study):
+def test_a_repeat_comes_after_its_lag_or_not_at_all(browser, study):
     with served(study) as address:
         page = open_page(browser, address)
+        assert page.evaluate("badhands.study.lag") == 50
         items = page.evaluate("""async () => {
           const { withRepeats } = await import("/page/plan.js");
-          const ids = [...Array(40).keys()].map(String);
-          return withRepeats(ids, new Set(ids.filter((_, i) => i % 10 === 9))).map((item) => [item.id, item.repeat]);
+          const ids = [...Array(200).keys()].map(String);
+          const again = new Set(ids.filter((_, i) => i % 10 === 9));
+          return withRepeats(ids, again, 50).map((item) => [item.id, item.repeat]);
         }""")
-    assert len(items) == 44
-    for image_id in ("9", "19", "29", "39"):
-        gap = items.index([image_id, 1]) - items.index([image_id, 0])
-        assert gap >= (10 if image_id != "39" else 1)
+    for image_id in map(str, range(9, 200, 10)):
+        if int(image_id) < 149:
+            between = items[items.index([image_id, 0]) + 1 : items.index([image_id, 1])]
+            assert sum(not repeat for _, repeat in between) == 50
+        else:
+            assert [image_id, 1] not in items
+
+
+def test_a_held_key_labels_one_image(browser, study):
+    with served(study) as address:
+        page = open_page(browser, address)
+        seen(page)
+        page.keyboard.down("2")
+        for _ in range(8):  # what the system sends while the key is down
+            page.keyboard.down("2")
+            page.wait_for_timeout(30)
+        page.keyboard.up("2")
+        settled(page)
+        assert len(on_disk(study)) == 1
+        first = next(iter(on_disk(study)))
+        assert f"{first}: some hand bad" in page.inner_text("#confirmed")
+        page.click("#take-back")
+        page.wait_for_function("id => badhands.item.id === id", arg=first)
+        settled(page)
+        assert on_disk(study, first).verdict is None and page.is_hidden("#confirmed")
+
+
+def test_nothing_is_said_of_a_picture_that_is_not_drawn(browser, study):
+    with served(study) as address:
+        context = browser.new_context()
+        page = context.new_page()
+        waiting = []
+        page.route("**/api/images/*", lambda route: waiting.append(route))
+        page.goto(f"{address}/?annotator=anna")
+        page.wait_for_function("() => window.badhands && badhands.item")
+        page.script_errors = []
+        page.keyboard.press("1")
+        assert "Wait for the picture" in page.inner_text("#toast")
+        page.keyboard.press("s")
+        page.keyboard.press("s")
+        assert page.evaluate("badhands.outbox.lastSaved") is None and on_disk(study) == {}
+        for route in waiting:
+            route.continue_()
+        seen(page)
+        page.unroute_all(behavior="ignoreErrors")
+        page.keyboard.press("1")
+        settled(page)
+        assert len(on_disk(study)) == 1
+
+
+@pytest.mark.parametrize("touch", [False, True])
+def test_the_buttons_speak_of_the_hand_that_was_touched_last(browser, study, touch):
+    with served(study) as address:
+        page = open_page(browser, address, fragment="#paint/img0001", has_touch=touch)
+        seen(page)
+        page.evaluate("() => { badhands.painter.size = 1; }")
+
+        def at(x, y):
+            return page.evaluate("([x, y]) => badhands.view.toWindow(x, y)", [x, y])
+
+        def press(selector):
+            page.tap(selector) if touch else page.click(selector)
+
+        for x, y in [(2.5, 2.5), (12.5, 12.5)]:
+            page.touchscreen.tap(*at(x, y)) if touch else page.mouse.click(*at(x, y))
+        press("#flip")
+        settled(page)
+        classes = on_disk(study, "img0001").classes
+        assert (classes[12, 12], classes[2, 2]) == (GOOD, BAD)
+        assert page.evaluate("[...badhands.view.touched]") == [12 * 16 + 12]
+        press("#tools [value=pan]")
+        page.touchscreen.tap(*at(2.5, 2.5)) if touch else page.mouse.click(*at(2.5, 2.5))
+        press("#kinds [value='2']")
+        settled(page)
+        record = on_disk(study, "img0001")
+        assert record.kinds[2, 2] == GLOBAL and record.kinds[12, 12] == 0
+        assert page.evaluate("[...badhands.view.touched]") == [2 * 16 + 2]
+
+
+def test_previous_is_where_one_was_and_peeking_ends_with_the_key(browser, study):
+    with served(study) as address:
+        page = open_page(browser, address)
+        names = [name for name, _ in decide(page, "222")]
+        page.keyboard.press("s")
+        for name in names[:2]:
+            assert here(page) == name
+            seen(page)
+            drag(page, (3.5, 4.5), (6.5, 4.5))
+            page.keyboard.press("Enter")
+        assert here(page) == names[2]
+        page.keyboard.press("PageUp")
+        assert here(page) == names[1]  # painted, so no more in the list
+        page.click("#previous")
+        assert here(page) == names[0]  # and Enter does not click the button again
+        page.keyboard.press("Enter")
+        page.keyboard.press("Enter")
+        assert here(page) == names[2]
+        page.keyboard.press("PageUp")
+        mask = "badhands.view.mask.canvas.toDataURL()"
+        seen(page)
+        page.mouse.move(5, 5)
+        page.wait_for_timeout(100)
+        before = page.evaluate(mask)
+        page.keyboard.down("h")
+        page.wait_for_function(f"before => {mask} !== before", arg=before)
+        page.keyboard.up("h")
+        page.wait_for_function(f"before => {mask} === before", arg=before)
+
+
+@pytest.mark.parametrize("size", [(390, 844), (320, 568), (640, 360), (720, 450), (1280, 720)])
+def test_the_picture_keeps_half_of_the_window(browser, study, size):
+    """390 x 844 is a phone; 640 x 360 a small notebook at 200 %."""
+    width, height = size
+    with served(study) as address:
+        page = open_page(browser, address, viewport={"width": width, "height": height})
+        decide(page, "2")
+        for _ in ("triage", "paint"):
+            box = page.locator("#view").bounding_box()
+            assert box and box["height"] >= height / 2 and box["width"] >= width / 2
+            overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+            assert overflow <= 0
+            page.click("#modes [value=paint]")
 
 
 def test_jump_note_and_where_one_left_off(browser, study):
@@ -406,6 +545,14 @@ def test_every_control_has_a_name_and_every_text_its_contrast(browser, study):
                 .map((e) => [getComputedStyle(e).color, ground(e), e.textContent.trim().slice(0, 30)]);
             }""")
             assert len(pairs) > 40
+            for selector in (
+                "#classes [aria-pressed=true]",
+                "#tools [aria-pressed=true]",
+                "#modes [aria-pressed=true]",
+            ):
+                page.hover(selector)
+                style = "e => [getComputedStyle(e).color, getComputedStyle(e).backgroundColor, 'under the pointer']"
+                pairs.append(page.eval_on_selector(selector, style))
             for text, ground, words in pairs:
                 assert contrast(text, ground) >= 4.5, (scheme, words, text, ground)
             page.keyboard.press("?")

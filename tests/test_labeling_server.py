@@ -381,3 +381,9 @@ def connect(port):
             return socket.create_connection(("127.0.0.1", port))
         except ConnectionRefusedError:
             time.sleep(0.02)
+
+
+def test_the_page_is_served_without_what_only_training_needs():
+    code = "import sys, badhands.labeling.command; print({'torch', 'pandas', 'diffusers', 'sklearn'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

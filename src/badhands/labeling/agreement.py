@@ -11,12 +11,10 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from badhands.classes import BAD, GOOD, UNLABELLED
+from badhands.labeling.differences import iou
 from badhands.study.labels import LabelRecord
 
 Pairs = Sequence[tuple[LabelRecord, LabelRecord]]
-
-DIFFERENT_BELOW = 0.5
-"""Bad masks that overlap less than this (IoU) are listed as a disagreement."""
 
 
 def cohen_kappa(first: ArrayLike, second: ArrayLike) -> float:
@@ -29,21 +27,6 @@ def cohen_kappa(first: ArrayLike, second: ArrayLike) -> float:
     values = np.union1d(a, b)
     expected = sum(float(np.mean(a == value) * np.mean(b == value)) for value in values)
     return float("nan") if expected == 1 else float((np.mean(a == b) - expected) / (1 - expected))
-
-
-def iou(first: np.ndarray, second: np.ndarray) -> float:
-    """Intersection over union of two boolean masks; NaN if both are empty."""
-    union = np.count_nonzero(first | second)
-    return np.count_nonzero(first & second) / union if union else float("nan")
-
-
-def disagree(a: LabelRecord, b: LabelRecord) -> bool:
-    """Whether two labels of one image should be looked at again: other verdicts, or bad hands in other places."""
-    if a.hand_verdict is None or b.hand_verdict is None:
-        return False
-    if a.hand_verdict != b.hand_verdict:
-        return True
-    return a.painted and b.painted and a.grid == b.grid and iou(a.classes == BAD, b.classes == BAD) < DIFFERENT_BELOW
 
 
 def agreement_table(

@@ -17,12 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from badhands import CONF_DIR
 from badhands.labeling.access import access_for, addresses, check_free, checked_hosts, checked_port, checked_token
-from badhands.labeling.agreement import agreement_table
 from badhands.labeling.app import create_app
 from badhands.labeling.changes import JUDGE, annotator_name
 from badhands.labeling.desk import Desk
 from badhands.labeling.exchange import export_labels, import_labels
-from badhands.labeling.progress import progress_table
 from badhands.study.study import Study, study_folder
 
 ACTIONS = ("serve", "stats", "export", "import", "propose")
@@ -54,6 +52,9 @@ def serve(study: Study, host: str, port: int, token: str | None, hosts: tuple[st
 
 def stats(study: Study) -> str:
     """Two tables as text: progress of each annotator, agreement of each pair."""
+    from badhands.labeling.agreement import agreement_table  # pandas, which the page does not need
+    from badhands.labeling.progress import progress_table
+
     labels = study.labels.latest_of_all()
     if not labels:
         return f"Study {study.name} has no labels yet: python -m badhands.label study={study.name}"

@@ -24,6 +24,8 @@ THUMBNAIL = 112
 THUMBNAILS = 4000
 """Kept in memory, about 4 KB each."""
 REPEAT_EVERY = 10
+REPEAT_AFTER = 50
+"""Images between a first and a second showing: after fewer one remembers the verdict."""
 
 
 class UnknownImageError(LookupError):
@@ -87,6 +89,7 @@ class Desk:
             "annotator": annotator,
             "images": [_image(self._entries[image_id]) for image_id in order],
             "again": order[REPEAT_EVERY - 1 :: REPEAT_EVERY],
+            "lag": REPEAT_AFTER,
             "disagreements": differences,
             "last": None if last is None else {"id": last[0], "repeat": last[2]},
         }

@@ -7,9 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badhands.classes import BAD
-from badhands.labeling.agreement import DIFFERENT_BELOW, iou
 from badhands.study.label_log import Key, LabelLog
 from badhands.study.labels import LabelRecord
+
+DIFFERENT_BELOW = 0.5
+"""Bad masks that overlap less than this (IoU) are listed as a disagreement."""
+
+
+def iou(first: np.ndarray, second: np.ndarray) -> float:
+    """Intersection over union of two boolean masks; NaN if both are empty."""
+    union = np.count_nonzero(first | second)
+    return np.count_nonzero(first & second) / union if union else float("nan")
 
 
 class _Gist(NamedTuple):
@@ -28,11 +36,15 @@ def _gist(record: LabelRecord) -> _Gist:
 
 
 def _disagree(a: _Gist, b: _Gist) -> bool:
-    """As `agreement.disagree` says of the records."""
     if a.verdict is None or b.verdict is None or a.verdict != b.verdict:
         return a.verdict is not None and b.verdict is not None
     comparable = a.painted and b.painted and a.grid == b.grid
     return comparable and iou(np.unpackbits(a.bad) > 0, np.unpackbits(b.bad) > 0) < DIFFERENT_BELOW
+
+
+def disagree(a: LabelRecord, b: LabelRecord) -> bool:
+    """Whether two labels of one image should be looked at again: other verdicts, or bad hands in other places."""
+    return _disagree(_gist(a), _gist(b))
 
 
 class Differences:

@@ -3,21 +3,22 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from badhands import OUTPUTS
-from badhands.study.activation_file import ImageFile
-from badhands.study.activations import ActivationCache
 from badhands.study.choice import Choice
 from badhands.study.journal import remove_unfinished, write_whole
 from badhands.study.label_log import LabelLog
 from badhands.study.labels import LabelRecord
 from badhands.study.manifest import ImageEntry, Manifest, check_id, pixel_sha256
 from badhands.study.previews import preview_path, read_previews
+
+if TYPE_CHECKING:  # torch takes seconds and 200 MB, which the labelling page does not need
+    from badhands.study.activations import ActivationCache
 
 
 def study_folder(name: str | Path) -> Path:
@@ -106,7 +107,7 @@ class Study:
         folder = self.root / "activations"
         return tuple(sorted(path.name for path in folder.glob("*") if any(path.glob("*.safetensors"))))
 
-    def activations(self, fingerprint: str | None = None, choice: Choice | None = None) -> ActivationCache:
+    def activations(self, fingerprint: str | None = None, choice: Choice | None = None) -> "ActivationCache":
         """The activation cache, images in the manifest's order.
 
         Args:
@@ -116,6 +117,8 @@ class Study:
         Raises:
             ValueError: there are none, or several to choose from, or a chosen image has no file.
         """
+        from badhands.study.activations import ActivationCache
+
         if fingerprint is None:
             found = self.fingerprints()
             if len(found) != 1:
@@ -195,6 +198,8 @@ class Study:
                 )
 
     def _activation_problems(self, path: Path, by_id: dict[str, ImageEntry]) -> Iterator[str]:
+        from badhands.study.activation_file import ImageFile
+
         try:
             file = ImageFile(path)
         except ValueError as error:

@@ -1,4 +1,5 @@
-// Every key, in one table: what it does and what the help says about it.
+// Every key, in one table: what it does and what the help says about it. A key that is held down acts once, unless it is
+// marked `held`: it must not label image after image unseen.
 
 const arrow = (app, dr, dc) => (event) => {
   if (event.ctrlKey || event.metaKey) app.view.panBy(-dc * 80, -dr * 80);
@@ -13,25 +14,25 @@ export function keyTable(app) {
     { group: "Triage", mode: triage, keys: ["2"], text: "Some hand is bad", run: () => app.triage("bad") },
     { group: "Triage", mode: triage, keys: ["3"], text: "No hand", run: () => app.triage("no_hand") },
     { group: "Triage", mode: triage, keys: ["0", "4"], text: "Skip", run: () => app.triage("skip") },
-    { group: "Triage", mode: triage, keys: ["ArrowLeft", "ArrowRight"], text: "Look at the image before or after", run: null },
+    { group: "Triage", mode: triage, keys: ["ArrowLeft", "ArrowRight"], text: "Back to the image before, or on", run: null },
 
     { group: "Paint", mode: paint, keys: ["1"], text: "Good hand", run: () => app.choose(1) },
     { group: "Paint", mode: paint, keys: ["2"], text: "Bad hand", run: () => app.choose(2) },
     { group: "Paint", mode: paint, keys: ["3"], text: "Not a hand", run: () => app.choose(3) },
     { group: "Paint", mode: paint, keys: ["0"], text: "Erase (also the right mouse button)", run: () => app.choose(0) },
     { group: "Paint", mode: paint, keys: ["b"], text: "Brush", run: () => app.useTool("brush") },
-    { group: "Paint", mode: paint, keys: ["[", "]"], text: "Smaller, larger brush", run: (event) => app.resizeBrush(event.key === "]" ? 1 : -1) },
+    { group: "Paint", mode: paint, keys: ["[", "]"], text: "Smaller, larger brush", held: true, run: (event) => app.resizeBrush(event.key === "]" ? 1 : -1) },
     { group: "Paint", mode: paint, keys: ["r"], text: "Rectangle", run: () => app.useTool("rectangle") },
     { group: "Paint", mode: paint, keys: ["a"], text: "Lasso", run: () => app.useTool("lasso") },
     { group: "Paint", mode: paint, keys: ["f"], text: "Fill", run: () => app.useTool("fill") },
     { group: "Paint", mode: paint, keys: ["v"], text: "Pan (also the middle button, or Ctrl and drag)", run: () => app.useTool("pan") },
     { group: "Paint", mode: paint, keys: ["p"], text: "Accept the proposal", run: () => app.acceptProposal() },
-    { group: "Paint", mode: paint, keys: ["n"], text: "Everything still unlabelled is not a hand", run: () => app.restIsNotHand() },
-    { group: "Paint", mode: paint, keys: ["Delete"], text: "Clear the mask (undo brings it back)", run: () => app.clear() },
+    { group: "Paint", mode: paint, keys: ["n"], text: "Everything still unlabelled is not a hand", run: () => app.hand.restIsNotHand() },
+    { group: "Paint", mode: paint, keys: ["Delete"], text: "Clear the mask (undo brings it back)", run: () => app.hand.clear() },
 
-    { group: "The hand under the pointer or cursor", mode: paint, keys: ["x"], text: "Flip good and bad", run: () => app.flipHand() },
-    { group: "The hand under the pointer or cursor", mode: paint, keys: ["l"], text: "Local error: a finger or so", run: () => app.markHand(1) },
-    { group: "The hand under the pointer or cursor", mode: paint, keys: ["g"], text: "Global error: the whole hand", run: () => app.markHand(2) },
+    { group: "The hand under the pointer or cursor", mode: paint, keys: ["x"], text: "Flip good and bad", run: () => app.hand.flip() },
+    { group: "The hand under the pointer or cursor", mode: paint, keys: ["l"], text: "Local error: a finger or so", run: () => app.hand.mark(1) },
+    { group: "The hand under the pointer or cursor", mode: paint, keys: ["g"], text: "Global error: the whole hand", run: () => app.hand.mark(2) },
 
     { group: "Without a mouse", mode: paint, keys: ["arrows"], text: "Move the token cursor; with Shift, paint on the way", run: null },
     { group: "Without a mouse", mode: paint, keys: ["Space"], text: "Paint, fill, or set a corner of the rectangle or lasso", run: () => app.painter.useCursor() },
@@ -40,15 +41,16 @@ export function keyTable(app) {
 
     { group: "Everywhere", keys: ["z", "Ctrl+z"], text: "Undo, without limit", run: () => app.undo() },
     { group: "Everywhere", keys: ["Shift+z", "Ctrl+y", "Ctrl+Shift+z", "y"], text: "Redo", run: () => app.redo() },
-    { group: "Everywhere", keys: ["PageDown", "."], text: "Next image of the list", run: () => app.go(1) },
-    { group: "Everywhere", keys: ["PageUp", ","], text: "Previous image of the list", run: () => app.go(-1) },
+    { group: "Everywhere", keys: ["PageDown", "."], text: "Next image", held: true, run: () => app.go(1) },
+    { group: "Everywhere", keys: ["PageUp", ","], text: "Back to where you were before", held: true, run: () => app.go(-1) },
     { group: "Everywhere", keys: ["s"], text: "Switch between triage and painting", run: () => app.setMode(app.mode === paint ? triage : paint) },
     { group: "Everywhere", keys: ["j"], text: "Jump to an image", run: () => app.openJump() },
     { group: "Everywhere", keys: ["t"], text: "Write a note", run: () => app.focusNote() },
     { group: "Everywhere", keys: ["i"], text: "Show or hide the list of images", run: () => app.toggleList() },
-    { group: "View", keys: ["+", "=", "-"], text: "Zoom (also the wheel, or two fingers)", run: (event) => app.view.zoomBy(event.key === "-" ? 0.8 : 1.25) },
+    { group: "View", keys: ["+", "=", "-"], text: "Zoom (also the wheel, or two fingers)", held: true, run: (event) => app.view.zoomBy(event.key === "-" ? 0.8 : 1.25) },
     { group: "View", keys: ["Home"], text: "Fit the image", run: () => app.view.fit() },
     { group: "View", keys: ["Ctrl+arrows"], text: "Pan (also Shift and the wheel)", run: null },
+    { group: "View", keys: ["h"], text: "Hold it down: look under the mask", run: () => app.peek(true) },
     { group: "View", keys: ["m"], text: "Token grid on or off", run: () => app.toggleGrid() },
     { group: "View", keys: ["o"], text: "Strength of the colours: 45, 80, 0, 20 %", run: () => app.cycleOpacity() },
     { group: "View", keys: ["d"], text: "Dark, light, or as the system", run: () => app.cycleTheme() },
@@ -82,11 +84,14 @@ export function listen(app) {
     }
     if (at.matches?.("button, a, summary, [type=checkbox]") && (name === "Space" || name === "Enter")) return;
     if (at.matches?.("[type=range]") && /^(Arrow|Page|Home|End)/.test(event.key)) return;
-    const run = arrows[event.key] ?? table.find((row) => row.run && row.keys.includes(name) && (!row.mode || row.mode === app.mode))?.run;
-    if (!run) return;
+    const arrow = arrows[event.key];
+    const row = arrow ? { run: arrow, held: true } : table.find((one) => one.run && one.keys.includes(name) && (!one.mode || one.mode === app.mode));
+    if (!row) return;
     event.preventDefault();
-    run(event);
+    if (!event.repeat || row.held) row.run(event);
   });
+  addEventListener("keyup", (event) => nameOf(event).endsWith("h") && app.peek(false));
+  addEventListener("blur", () => app.peek(false));
 }
 
 /** The help: a list of keys a group, made from the same table. */

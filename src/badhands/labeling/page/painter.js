@@ -1,15 +1,16 @@
 // The tools: brush, rectangle, lasso, fill and pan, by mouse, pen, touch, or the keyboard's token cursor.
 
-import { BAD, UNLABELLED, brushTokens, hands, lassoTokens, rectangleTokens, region } from "./mask.js";
+import { BAD, GOOD, UNLABELLED, brushTokens, hands, lassoTokens, rectangleTokens, region } from "./mask.js";
 
 export const SIZES = [1, 2, 3, 4, 6, 8, 12];
+const REST = 200; // milliseconds
 
 export class Painter {
   #pointers = new Map();
   #stroke = null;
   #pinch = null;
 
-  /** `host` has `enabled`, `state` (classes, kinds) and `commit(classes, kinds)`. */
+  /** `host` has `enabled`, `ready` (the picture is seen), `state` (classes, kinds) and `commit(classes, kinds)`. */
   constructor(view, host) {
     this.view = view;
     this.host = host;
@@ -19,6 +20,8 @@ export class Painter {
     this.cursor = null; // {row, column} once the keyboard is in use
     this.anchor = null; // first corner of a rectangle drawn with the keyboard
     this.hover = null;
+    this.touched = null; // a token of the hand that was touched last, for the buttons beside the picture
+    this.resting = null; // {token, since}: the hand under the pointer
     const surface = this.surface = view.mask.canvas;
     surface.addEventListener("pointerdown", (event) => this.#down(event));
     surface.addEventListener("pointermove", (event) => this.#move(event));
@@ -38,6 +41,7 @@ export class Painter {
   reset() {
     this.cancel();
     this.cursor = null;
+    this.touched = this.resting = null;
     this.showTools();
   }
 
@@ -50,19 +54,41 @@ export class Painter {
     return Boolean(busy);
   }
 
-  /** The token that a hand key speaks of: under the keyboard cursor, else under the pointer. */
+  /** A token of the hand that a hand key speaks of: under the keyboard cursor or the pointer, else the one touched last. */
   target() {
+    const { w } = this.view.size, under = this.cursor ? this.cursor.row * w + this.cursor.column : this.#under();
+    return [under, this.touched].find((token) => this.#isHand(token)) ?? null;
+  }
+
+  #under() {
     const { h, w } = this.view.size;
-    if (this.cursor) return this.cursor.row * w + this.cursor.column;
     if (!this.hover) return null;
     const [x, y] = this.hover.map(Math.floor);
     return x >= 0 && y >= 0 && x < w && y < h ? y * w + x : null;
+  }
+
+  #isHand(token) {
+    const value = token === null ? 0 : this.host.state.classes[token];
+    return value === GOOD || value === BAD;
+  }
+
+  /** Remembers the hand at a token, if there is one. */
+  #touch(token) {
+    if (this.#isHand(token)) this.touched = token;
+  }
+
+  /** The pointer touches a hand by resting on it: what it only crosses on its way to a button is not meant. */
+  #rest(token) {
+    const now = performance.now();
+    if (this.resting && now - this.resting.since > REST) this.#touch(this.resting.token);
+    this.resting = this.#isHand(token) ? { token, since: this.resting?.since ?? now } : null;
   }
 
   showTools() {
     const overlay = this.view.overlay, painting = this.host.enabled;
     overlay.cursor = painting ? this.cursor : null;
     overlay.brush = painting && this.hover && !this.cursor && this.tool === "brush" ? { at: this.hover, size: this.size } : null;
+    this.view.touched = painting && !this.#stroke && this.target() !== null ? region(this.view.size, this.host.state.classes, this.target(), true) : null;
     if (this.anchor && this.cursor) overlay.rectangle = cornersOf(this.anchor, this.cursor);
     this.surface.style.cursor = !painting ? "default" : this.tool === "pan" ? "grab" : this.tool === "brush" ? "none" : "crosshair";
     this.view.redraw("mask");
@@ -81,7 +107,9 @@ export class Painter {
     const pans = this.tool === "pan" || event.button === 1 || event.ctrlKey || event.metaKey || !this.host.enabled;
     const at = this.view.toTokens(event.clientX, event.clientY);
     if (pans) this.#stroke = { tool: "pan", at: [event.clientX, event.clientY] };
-    else this.#begin(at, event.button === 2 ? UNLABELLED : this.value);
+    else if (this.host.ready) this.#begin(at, event.button === 2 ? UNLABELLED : this.value);
+    this.hover = at;
+    if (this.host.enabled) this.#touch(this.#under());
     event.preventDefault();
   }
 
@@ -100,6 +128,7 @@ export class Painter {
         this.view.setMask(this.#stroke.classes);
       }
     }
+    if (this.host.enabled && !this.#stroke) this.#rest(this.#under());
     if (!this.cursor) this.showTools();
   }
 
@@ -121,6 +150,7 @@ export class Painter {
   }
 
   #leave() {
+    this.#rest(null);
     this.hover = null;
     this.showTools();
   }
@@ -186,6 +216,9 @@ export class Painter {
     this.#stroke = null;
     this.view.overlay = {};
     this.host.commit(stroke.classes, oneKindAHand(grid, stroke.classes, stroke.kinds));
+    const [x, y] = stroke.last.map(Math.floor), inside = x >= 0 && y >= 0 && x < grid.w && y < grid.h;
+    const painted = stroke.points.map(([column, row]) => Math.floor(row) * grid.w + Math.floor(column));
+    this.#touch([inside ? y * grid.w + x : null, ...painted].find((token) => this.#isHand(token)) ?? null);
     this.showTools();
   }
 
@@ -239,6 +272,7 @@ export class Painter {
   }
 
   #strokeBetween(from, to) {
+    if (!this.host.ready) return;
     this.#begin([from.column + 0.5, from.row + 0.5], this.value);
     this.#continue([to.column + 0.5, to.row + 0.5]);
     this.#finish();

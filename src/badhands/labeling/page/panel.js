@@ -13,17 +13,30 @@ export class Panel {
 
   constructor(app) {
     this.app = app;
-    const on = (selector, run) => $$(selector).forEach((button) => button.addEventListener("click", () => run(button.value, button)));
+    const on = (selector, run) => $$(selector).forEach((button) => button.addEventListener("click", (event) => {
+      run(button.value, button);
+      // After a click by mouse the keys belong to the picture again: Enter goes on, it does not click once more.
+      if (event.detail && !document.querySelector("dialog[open]")) app.view.mask.canvas.focus({ preventScroll: true });
+    }));
     on("#modes button", (mode) => app.setMode(mode));
     on("#verdicts button", (verdict) => app.triage(verdict));
     on("#classes button", (value) => app.choose(Number(value)));
     on("#tools button", (tool) => app.useTool(tool));
-    on("#kinds button", (kind) => app.markHand(Number(kind)));
-    on("#flip", () => app.flipHand());
-    on("#rest", () => app.restIsNotHand());
-    on("#clear", () => app.clear());
+    on("#kinds button", (kind) => app.hand.mark(Number(kind)));
+    on("#flip", () => app.hand.flip());
+    on("#rest", () => app.hand.restIsNotHand());
+    on("#clear", () => app.hand.clear());
     on("#undo", () => app.undo());
     on("#redo", () => app.redo());
+    on("#tools-button", (_, button) => {
+      const open = document.body.dataset.tools !== "open";
+      document.body.dataset.tools = open ? "open" : "";
+      button.setAttribute("aria-expanded", String(open));
+    });
+    on("#take-back", () => app.undo());
+    for (const [event, held] of [["pointerdown", true], ["pointerup", false], ["pointerleave", false], ["pointercancel", false]]) {
+      $("#peek").addEventListener(event, () => app.peek(held));
+    }
     on("#previous", () => app.go(-1));
     on("#next", () => app.go(1));
     on("#zoom-in", () => app.view.zoomBy(1.25));
@@ -62,7 +75,6 @@ export class Panel {
     const state = app.state, image = study.images.get(item.id);
     $("#prompt").textContent = image.prompt;
     $("#item-id").textContent = item.id;
-    $("#repeat").hidden = !item.repeat;
     for (const button of $$("#verdicts button")) button.setAttribute("aria-pressed", String(button.value === state.verdict));
     $("#verdict").value = state.verdict ?? "";
     if (document.activeElement !== $("#note") || this.#noteItem !== item) $("#note").value = state.note;
@@ -85,15 +97,20 @@ export class Panel {
   #nothingLeft() {
     const { app } = this, now = progress(app.study, app.mode);
     $("#prompt").textContent = $("#item-id").textContent = "";
-    $("#repeat").hidden = true;
     const triage = app.mode === "triage", { good, bad } = now.verdicts;
     $("#finished h2").textContent = !now.total && !triage ? "Nothing to paint yet"
       : app.filter === "todo" ? (triage ? "Triage is done" : "Painting is done") : `No image under “${FILTERS[app.filter].label}”`;
     $("#finished p").textContent = !now.total && !triage
       ? "The painting set is all bad images and as many good ones: triage comes first."
       : triage ? `${good} good and ${bad} bad images. The balanced set for painting is all bad ones and as many good ones.`
-        : `${now.done} images are painted. Every change is on the server's disk once the line above says so.`;
+        : `${now.done} images are painted${now.aside ? `, ${now.aside} need no mask` : ""}${now.untriaged ? `; ${now.untriaged} are not triaged yet` : ""}. Every change is on the server's disk once the line above says so.`;
     $("#finished [value=paint]").hidden = !triage;
+  }
+
+  /** What the last key did, and the way back. */
+  confirm(item, words) {
+    $("#confirmed").hidden = !item;
+    if (item) $("#confirmed-text").textContent = `${item.id}: ${words}.`;
   }
 
   status() {

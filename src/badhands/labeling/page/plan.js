@@ -1,16 +1,16 @@
 // What comes next: the order of triage, the balanced set for painting, filters and progress.
 
-import { isPainted, keyOf } from "./study.js";
+import { isPainted, same } from "./study.js";
 
-/** Every repeat is shown `lag` images after its first showing, or at the end of a short list. */
-export function withRepeats(ids, again, lag = 10) {
+/** A repeat is shown `lag` images after its first showing; where the list ends before, not at all: one would remember. */
+export function withRepeats(ids, again, lag) {
   const items = [], due = [];
   ids.forEach((id, position) => {
-    items.push({ id, repeat: 0 });
-    if (again.has(id)) due.push({ id, at: position + lag });
     while (due.length && due[0].at <= position) items.push({ id: due.shift().id, repeat: 1 });
+    items.push({ id, repeat: 0 });
+    if (again.has(id)) due.push({ id, at: position + lag + 1 });
   });
-  return items.concat(due.map(({ id }) => ({ id, repeat: 1 })));
+  return items;
 }
 
 /** All bad images and as many good ones: those already painted first, then in the study's order. */
@@ -25,11 +25,22 @@ export function balancedSet(study) {
   return study.order.filter((id) => chosen.has(id));
 }
 
-const planned = (study, mode) => withRepeats(mode === "triage" ? study.order : balancedSet(study), study.again);
+const kept = new WeakMap(); // of a study: what was made of its states, until they change
+
+function once(study, name, make) {
+  const now = kept.get(study);
+  if (now?.version !== study.version) kept.set(study, { version: study.version });
+  const values = kept.get(study);
+  return values[name] ??= make();
+}
+
+const planned = (study, mode) => once(study, `planned ${mode}`, () =>
+  withRepeats(mode === "triage" ? study.order : balancedSet(study), study.again, study.lag));
 
 export function queue(study, mode) {
   // A repeat makes sense only after its first showing is labelled.
-  return planned(study, mode).filter((item) => !item.repeat || isDone(study, { id: item.id, repeat: 0 }, mode));
+  return once(study, `queue ${mode}`, () =>
+    planned(study, mode).filter((item) => !item.repeat || isDone(study, { id: item.id, repeat: 0 }, mode)));
 }
 
 export function isDone(study, item, mode) {
@@ -54,41 +65,53 @@ export const FILTERS = {
 
 export function base(study, mode, filter) {
   if (FILTERS[filter].base === "queue") return queue(study, mode);
-  const items = study.order.map((id) => ({ id, repeat: 0 }));
-  for (const id of study.again) if (study.states.has(`${id}#1`)) items.push({ id, repeat: 1 });
-  return items;
+  return once(study, "all", () => {
+    const items = study.order.map((id) => ({ id, repeat: 0 }));
+    for (const id of study.order) if (study.known({ id, repeat: 1 })) items.push({ id, repeat: 1 });
+    return items;
+  });
 }
 
 /** Items of the list under a filter; the item on screen stays in it. */
 export function listed(study, mode, filter, current) {
-  const shown = current && keyOf(current);
-  return base(study, mode, filter).filter((item) => FILTERS[filter].keep(study, item, mode) || keyOf(item) === shown);
+  return base(study, mode, filter).filter((item) => FILTERS[filter].keep(study, item, mode) || same(item, current));
 }
 
 /** The next item under the filter after `current` (direction 1) or before it (-1), wrapping round; null if none is left. */
 export function neighbour(study, mode, filter, current, direction = 1) {
-  const items = base(study, mode, filter), here = current ? items.findIndex((item) => keyOf(item) === keyOf(current)) : -1;
+  const items = base(study, mode, filter), here = current ? items.findIndex((item) => same(item, current)) : -1;
   const start = here < 0 && direction < 0 ? 0 : here;
   for (let i = 1; i <= items.length; i++) {
     const item = items[(start + direction * i + items.length * 2) % items.length];
-    if (current && keyOf(item) === keyOf(current)) continue;
+    if (same(item, current)) continue;
     if (FILTERS[filter].keep(study, item, mode)) return item;
   }
   return null;
 }
 
-/** Done and left of the mode's queue, verdict counts, median seconds an image, and seconds left. */
+/**
+ * Counts of images (a repeat is no image more), of the repeats that are due, of verdicts; median seconds an image, and
+ * seconds left. `done` are images with a verdict, or painted ones; `aside` those that turned out to need no painting.
+ */
 export function progress(study, mode) {
   const items = planned(study, mode), verdicts = { good: 0, bad: 0, no_hand: 0, skip: 0 };
   for (const id of study.order) {
     const { verdict } = study.state({ id, repeat: 0 });
     if (verdict) verdicts[verdict]++;
   }
-  const done = items.filter((item) => isDone(study, item, mode));
-  const spent = done.map((item) => study.state(item))
+  const first = items.filter((item) => !item.repeat), again = items.filter((item) => item.repeat);
+  const over = (list) => list.filter((item) => isDone(study, item, mode));
+  const finished = over(first);
+  const aside = mode === "paint" ? finished.filter((item) => !isPainted(study.state(item))).length : 0;
+  const spent = over(items).map((item) => study.state(item))
     .filter((state) => isPainted(state) === (mode === "paint") && state.seconds > 0)
     .map((state) => state.seconds).sort((a, b) => a - b);
   const seconds = spent.length ? spent[Math.floor(spent.length / 2)] : null;
-  const left = items.length - done.length;
-  return { done: done.length, total: items.length, left, verdicts, seconds, secondsLeft: seconds === null ? null : seconds * left };
+  const repeats = { done: over(again).length, total: again.length };
+  const left = first.length - finished.length, showings = left + repeats.total - repeats.done;
+  return {
+    done: finished.length - aside, aside, total: first.length, left, repeats, verdicts, seconds,
+    untriaged: study.order.length - verdicts.good - verdicts.bad - verdicts.no_hand - verdicts.skip,
+    secondsLeft: seconds === null ? null : seconds * showings,
+  };
 }

@@ -4,9 +4,13 @@ import { BAD, GOOD, counts, fromRuns, toRuns } from "./mask.js";
 
 /** An item is one showing of one image: {id, repeat}; repeat 1 is the second labelling, for self-agreement. */
 export const keyOf = (item) => `${item.id}#${item.repeat}`;
+export const same = (a, b) => a?.id === b?.id && a?.repeat === b?.repeat;
 export const itemOf = (key) => ({ id: key.slice(0, key.lastIndexOf("#")), repeat: Number(key.slice(key.lastIndexOf("#") + 1)) });
 
 export class Study {
+  #states = new Map();
+  #blank = new Map();
+
   constructor(data) {
     this.id = data.study.id;
     this.name = data.study.name;
@@ -14,9 +18,10 @@ export class Study {
     this.images = new Map(data.images.map((image) => [image.id, { ...image, h: image.grid[0], w: image.grid[1] }]));
     this.order = data.images.map((image) => image.id);
     this.again = new Set(data.again);
+    this.lag = data.lag;
     this.disagreements = new Map(Object.entries(data.disagreements));
     this.last = data.last;
-    this.states = new Map();
+    this.version = 0; // counts changes of the states, so that what is made of all of them can be kept until the next
     this.revisions = new Map();
     for (const label of data.labels) this.adopt(label);
   }
@@ -24,9 +29,23 @@ export class Study {
   /** Takes a label as the server sent it. Returns its state. */
   adopt(label) {
     const item = { id: label.image_id, repeat: label.repeat ?? 0 }, state = this.stateOf(label);
-    this.states.set(keyOf(item), state);
+    this.set(item, state);
     this.revisions.set(keyOf(item), label.revision);
     return state;
+  }
+
+  set(item, state) {
+    this.#states.set(keyOf(item), Object.freeze(state));
+    this.version++;
+  }
+
+  /** The state that a label or a change gave the item; undefined if it has none yet. */
+  known(item) {
+    return this.#states.get(keyOf(item));
+  }
+
+  get states() {
+    return this.#states.entries();
   }
 
   stateOf(label) {
@@ -39,12 +58,16 @@ export class Study {
 
   /** The present state of an item. States are never changed in place: history keeps them. */
   state(item) {
-    const known = this.states.get(keyOf(item));
-    if (known) return known;
-    const { h, w } = this.images.get(item.id);
-    return Object.freeze({
-      classes: new Uint8Array(h * w), kinds: new Uint8Array(h * w), verdict: null, note: "", accepted: false, seconds: 0,
-    });
+    return this.known(item) ?? this.#blankOf(this.images.get(item.id));
+  }
+
+  #blankOf({ h, w }) {
+    if (!this.#blank.has(h * w)) {
+      this.#blank.set(h * w, Object.freeze({
+        classes: new Uint8Array(h * w), kinds: new Uint8Array(h * w), verdict: null, note: "", accepted: false, seconds: 0,
+      }));
+    }
+    return this.#blank.get(h * w);
   }
 
   /** The body of a save, without the fields that the outbox adds. */
@@ -58,7 +81,12 @@ export class Study {
   }
 }
 
-export const isPainted = (state) => state.classes.some((value) => value === GOOD || value === BAD);
+const painted = new WeakMap(); // thousands of images are asked at every key
+
+export function isPainted({ classes }) {
+  if (!painted.has(classes)) painted.set(classes, classes.some((value) => value === GOOD || value === BAD));
+  return painted.get(classes);
+}
 
 /** A painted image speaks for itself: one bad token makes it bad. Without a hand token the verdict stays as it was. */
 export function verdictOf(classes, before) {

@@ -20,11 +20,14 @@ export class View extends EventTarget {
     this.showGrid = true;
     this.painting = false; // triage looks at the picture without a grid
     this.image = null;
+    this.drawn = false; // whether the image is on screen
+    this.peeking = false;
     this.size = { h: 1, w: 1, width: 1, height: 1 };
     this.zoom = 1; // CSS pixels per image pixel
     this.x = this.y = 0;
     this.classes = null;
     this.hands = [];
+    this.touched = null; // tokens of the hand that was touched last
     this.overlay = {}; // cursor, brush, rectangle, lasso: what the tools want shown
     this.dirty = new Set();
     new ResizeObserver(() => this.#resize()).observe(root);
@@ -33,6 +36,7 @@ export class View extends EventTarget {
   /** Shows an image of `width` x `height` pixels with an (h, w) token grid. The view fits it anew. */
   show(image, size) {
     this.image = image;
+    this.drawn = false;
     this.size = size;
     this.tiles.width = size.w;
     this.tiles.height = size.h;
@@ -47,7 +51,7 @@ export class View extends EventTarget {
   }
 
   fit() {
-    const { width, height } = this.size, room = this.root.getBoundingClientRect(), margin = 12;
+    const { width, height } = this.size, room = this.root.getBoundingClientRect(), margin = Math.min(12, room.width / 60, room.height / 60);
     this.zoom = Math.max(0.01, Math.min((room.width - 2 * margin) / width, (room.height - 2 * margin) / height));
     this.fitted = true;
     this.x = (room.width - width * this.zoom) / 2;
@@ -148,12 +152,13 @@ export class View extends EventTarget {
     context.imageSmoothingEnabled = this.zoom < 2; // enlarged pixels stay pixels: what the model drew, not a blur of it
     context.imageSmoothingQuality = "high";
     context.drawImage(this.image, this.x, this.y, this.size.width * this.zoom, this.size.height * this.zoom);
+    this.drawn = true;
   }
 
   #drawGrid() {
     const context = this.#start(this.grid), { width, height, h, w } = this.size;
     const side = this.zoom * width / w, tall = this.zoom * height / h;
-    if (!this.showGrid || !this.painting || side < 4) return;
+    if (!this.showGrid || !this.painting || this.peeking || side < 4) return;
     context.beginPath();
     for (let c = 0; c <= w; c++) {
       const x = Math.round(this.x + c * side) + 0.5;
@@ -177,7 +182,7 @@ export class View extends EventTarget {
   #drawMask() {
     const context = this.#start(this.mask), { width, height, h, w } = this.size;
     const side = this.zoom * width / w, tall = this.zoom * height / h;
-    if (this.classes) {
+    if (this.classes && !this.peeking) {
       const data = this.pixels.data, classes = this.classes;
       for (let token = 0; token < classes.length; token++) {
         const colour = COLOURS[classes[token]], at = token * 4;
@@ -191,6 +196,7 @@ export class View extends EventTarget {
       context.globalAlpha = 1;
       this.#drawEdges(context, side, tall);
       this.#drawKinds(context, side, tall);
+      if (this.touched) this.#drawTouched(context, side, tall);
     }
     this.#drawTools(context, side, tall);
   }
@@ -214,6 +220,27 @@ export class View extends EventTarget {
       context.strokeStyle = EDGE[value];
       context.stroke();
     }
+  }
+
+  /** A dashed line round the hand that flip, local and global speak of. */
+  #drawTouched(context, side, tall) {
+    const { touched, size: { h, w } } = this;
+    context.beginPath();
+    for (const token of touched) {
+      const row = Math.floor(token / w), column = token % w, x = this.x + column * side, y = this.y + row * tall;
+      if (row === 0 || !touched.has(token - w)) segment(context, x, y, x + side, y);
+      if (row === h - 1 || !touched.has(token + w)) segment(context, x, y + tall, x + side, y + tall);
+      if (column === 0 || !touched.has(token - 1)) segment(context, x, y, x, y + tall);
+      if (column === w - 1 || !touched.has(token + 1)) segment(context, x + side, y, x + side, y + tall);
+    }
+    context.lineWidth = 4;
+    context.strokeStyle = "#000";
+    context.stroke();
+    context.lineWidth = 2;
+    context.setLineDash([6, 4]);
+    context.strokeStyle = "#fff";
+    context.stroke();
+    context.setLineDash([]);
   }
 
   #drawKinds(context, side, tall) {
