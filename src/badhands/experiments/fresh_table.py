@@ -157,7 +157,7 @@ def draw_rows(artist: Artist, batch: Sequence[Pair]) -> Iterator[dict[str, Any]]
 def judge_logit(judge: Any, picture: Image.Image | None) -> float:
     """The judge's logit of a good hand."""
     assert picture is not None
-    return float(judge.logits(np.asarray(picture.convert("RGB"))[None])[0])
+    return float(judge.logits(np.array(picture.convert("RGB"))[None])[0])  # a copy: torch wants writable arrays
 
 
 def _scores(seen: Seen, member: int) -> dict[str, float | None]:

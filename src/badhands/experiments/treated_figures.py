@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 from badhands.figures.palette import BAD, GOOD, INK, NULL
 from badhands.figures.style import WIDTH, save, styled
@@ -40,25 +41,37 @@ def draw_doses(table: pd.DataFrame, path: Path) -> Path:
 
 
 def draw_ablation(table: pd.DataFrame, left_over: pd.DataFrame, path: Path) -> Path:
-    """Left: change of the bad rate, erased verdict and random subspaces. Right: what a fresh probe still reads."""
-    shown = table.sort_values("bad").reset_index(drop=True)
-    own = (shown["kind"] != "random").to_numpy()
+    """Changes of the bad rate and of the judge's logit, erased verdict among random subspaces; what a fresh probe
+    still reads."""
     with styled():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 4.4), layout="constrained", width_ratios=(3, 2))
-        for colour, keep, label in ((NULL, ~own, f"{(~own).sum()} random subspaces"), (BAD, own, "the verdict")):
-            part = shown[keep]
-            bars = 100 * np.array([part["bad"] - part["bad_lo"], part["bad_hi"] - part["bad"]])
-            left.errorbar(part.index, 100 * part["bad"], yerr=bars, fmt="o", color=colour, label=f"erased: {label}")
-        left.axhline(0, color=INK, lw=1)
-        left.set_xticks([])
-        left.set_ylabel("change of the rate of bad hands, percentage points")
-        left.set_title(f"n = {int(table['n'].iloc[0])} pairs, each its own control")
-        left.legend(loc="best", fontsize=8)
+        figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 4.6), layout="constrained", width_ratios=(3, 3, 4))
+        for axis, column, scale, label in (
+            (axes[0], "bad", 100, "change of the rate of bad hands, points"),
+            (axes[1], "shift", 1, "change of the judge's logit of a good hand"),
+        ):
+            _ranked(axis, table, column, scale)
+            axis.set_ylabel(label)
+        axes[0].set_title(f"n = {int(table['n'].iloc[0])} pairs")
+        axes[1].set_title("each its own control")
         place = range(len(left_over))
-        right.plot(left_over["before"], place, "o", color=GOOD, label="before")
-        right.plot(left_over["after"], place, "o", color=BAD, label="erased by other images' eraser")
-        right.axvline(0.5, color=INK, lw=1)
-        right.set_yticks(place, left_over["cell"], fontsize=6)
-        right.set_xlabel("AUROC of a fresh probe, out of fold")
-        right.legend(loc="best", fontsize=8)
+        axes[2].plot(left_over["before"], place, "o", ms=4, color=GOOD, label="fresh probe before")
+        axes[2].plot(left_over["after"], place, "o", ms=4, color="#E69F00", label="after other images' eraser")
+        axes[2].axvline(0.5, color=INK, lw=1)
+        axes[2].set_yticks(place, left_over["cell"], fontsize=5)
+        axes[2].set_xlabel("AUROC on images that the eraser has not seen")
+        handles = [x + y for x, y in zip(axes[0].get_legend_handles_labels(), axes[2].get_legend_handles_labels(),
+                                         strict=True)]  # fmt: skip
+        figure.legend(*handles, loc="outside lower center", ncols=4)
         return save(figure, path)
+
+
+def _ranked(axis: Axes, table: pd.DataFrame, column: str, scale: float) -> None:
+    """All erasures in order of their effect, with intervals."""
+    shown = table.sort_values(column, kind="stable").reset_index(drop=True)
+    own = (shown["kind"] != "random").to_numpy()
+    for colour, keep, label in ((NULL, ~own, f"erased: {(~own).sum()} random subspaces"), (BAD, own, "the verdict")):
+        part = shown[keep]
+        bars = scale * np.array([part[column] - part[f"{column}_lo"], part[f"{column}_hi"] - part[column]])
+        axis.errorbar(part.index, scale * part[column], yerr=bars, fmt="o", ms=4, color=colour, label=label)
+    axis.axhline(0, color=INK, lw=1)
+    axis.set_xticks([])
