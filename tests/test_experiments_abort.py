@@ -171,7 +171,7 @@ def test_refusing_hard_prompts_is_no_saving():
     assert ratio == pytest.approx((easily + hard) / (easily + 20 / good[~easy].mean())) and low < ratio < high
     assert high > 1
     nothing = price_of_every_kind((spent, kept * easy), plain, kind, prompt)
-    assert nothing == (np.inf, np.inf, np.inf)
+    assert nothing == (np.inf, 0.0, np.inf)
     assert price_of_every_kind(plain, plain, kind, prompt) == (1, 1, 1)
 
 

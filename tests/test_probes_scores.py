@@ -28,7 +28,7 @@ def tokens():
 def everything(logit, p, y, image, label, fold=None):
     fold = np.zeros(len(label), int) if fold is None else fold
     of = TokenScores(logit, p, y, image, np.ones(len(y)), label, fold)
-    return image_scores(of, np.arange(60), 1.0) + token_scores(of, image_draws(60, 400), "good")
+    return image_scores(of, np.arange(60), 1.0) + token_scores(of, image_draws(60, 400), 1.0, "good")
 
 
 def test_metrics_are_scikit_learns_and_torchmetrics(tokens):

@@ -74,7 +74,7 @@ def price_of_every_kind(
     for (spent, found), sign in ((rule, 1.0), (plain, -1.0)):
         cost, hands = (np.bincount(kind, of, minlength=count)[known] for of in (spent, found))
         if (hands == 0).any():
-            return np.inf, np.inf, np.inf
+            return np.inf, 0.0, np.inf
         price, each, place = np.zeros(count), np.ones(count), known[kind]
         price[known], each[known] = cost / hands, hands
         value.append(price.sum())

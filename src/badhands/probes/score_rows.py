@@ -28,7 +28,7 @@ def add_scores(table: LongTable, data: ProbeData, bank: ProbeBank) -> None:
         logit, probability = bank.logit[i].double().numpy(), bank.probability[i].double().numpy()
         of = TokenScores(logit, probability, task.y, task.image, task.measure, data.image_label, data.folds)
         scores = image_scores(of, data.cluster, data.widening) if task.head == "good" else []
-        scores += token_scores(of, data.weights, task.head)
+        scores += token_scores(of, data.weights, data.widening, task.head)
         add_each(table, cell, scores, probe=data.settings.kind, head=task.head)
 
 

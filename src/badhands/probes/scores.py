@@ -111,9 +111,10 @@ def average_precision(score: np.ndarray, y: np.ndarray, weights: np.ndarray) -> 
         return (weights * hit * precision).sum(1) / true[:, -1]
 
 
-def token_scores(of: TokenScores, weights: np.ndarray, head: str) -> list[Score]:
+def token_scores(of: TokenScores, weights: np.ndarray, widening: float, head: str) -> list[Score]:
     """token_auroc, token_average_precision (bad tokens found; hand tokens for head hand), token_balanced_accuracy,
-    token_brier, token_calibration_error. Tokens follow their image in every resampling `weights` [b, images]."""
+    token_brier, token_calibration_error. Tokens follow their image in every resampling `weights` [b, images]; intervals
+    are as much wider as refitting makes them (`Scored.widening`), which resampling fixed scores leaves out."""
     found, n = [], len(of.y)
     event, rank = (1 - of.y, -of.logit) if head == "good" else (of.y, of.logit)
     unit = of.measure[None, :]
@@ -124,14 +125,19 @@ def token_scores(of: TokenScores, weights: np.ndarray, head: str) -> list[Score]
         ("token_auroc", auroc(rank, event == 1, few, fold)),
         ("token_average_precision", average_precision(rank, event, few)),
     ):
-        found.append(Score(metric, float(draws[0]), *percentiles(draws[1:]), n))
+        found.append(Score(metric, float(draws[0]), *_interval(float(draws[0]), draws[1:], widening), n))
     for metric, value, draws in (
         ("token_balanced_accuracy", *_accuracy(of, weights)),
         ("token_brier", *_brier(of, weights)),
         ("token_calibration_error", *_calibration(of, weights)),
     ):
-        found.append(Score(metric, value, *percentiles(draws), n))
+        found.append(Score(metric, value, *_interval(value, draws, widening), n))
     return found
+
+
+def _interval(value: float, draws: np.ndarray, widening: float) -> tuple[float, float]:
+    low, high = percentiles(draws)
+    return max(value - widening * (value - low), 0.0), min(value + widening * (high - value), 1.0)
 
 
 def _per_image(of: TokenScores, value: np.ndarray) -> np.ndarray:

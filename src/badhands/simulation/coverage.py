@@ -4,20 +4,24 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit, ndtr
 
-from badhands.experiments.abort_costs import Rule, cost, draws
+from badhands.experiments.costs import Outcome, cost_row
 from badhands.measures.distances import Distances
 from badhands.measures.image_scores import image_features
 from badhands.probes.global_direction import try_directions
 from badhands.probes.losses import Losses
+from badhands.probes.scores import TokenScores, token_scores
 from badhands.simulation.studies import CELLS, Study, distance
 from badhands.stats.auroc import auroc, placements
 from badhands.stats.headline import fixed_scores, headline
-from badhands.stats.intervals import auroc_interval, standard_error
+from badhands.stats.intervals import Scored, auroc_interval, standard_error
 from badhands.stats.long_table import LongTable
+from badhands.stats.resampling import image_draws
 
 LOW, HIGH = 0.92, 0.98
 """The bar: between these lies the coverage of a 95 % interval that may be shown."""
+TOKEN_METRICS = ("token_auroc", "token_balanced_accuracy")
 STEPS = {cell.timestep: (20 - cell.timestep, cell.timestep / 20) for cell in CELLS}
 
 Row = dict[str, object]
@@ -27,11 +31,13 @@ Row = dict[str, object]
 def intervals_of(images: int, planted: bool, seed: int, permutations: int) -> list[Row]:
     """Every interval of one simulated data set."""
     study = Study.draw(images, planted, seed, permutations)
-    return [*_readouts(study, planted), *_distances(study, planted), *_costs(images, planted, seed)]
+    rows, widening = _readouts(study, planted)
+    return [*rows, *_tokens(study, planted, widening), *_distances(study, planted), *_costs(images, planted, seed)]
 
 
-def _readouts(study: Study, planted: bool) -> list[Row]:
-    """Headline AUROC, the gap between cells, fixed scores that borrow its widening, losses of one shared direction."""
+def _readouts(study: Study, planted: bool) -> tuple[list[Row], float]:
+    """Headline AUROC, the gap between cells, fixed scores that borrow its widening, losses of one shared direction; and
+    that widening."""
     names = [str(cell) for cell in CELLS]
     features = [image_features(study.contrast, study.sums(cell)) for cell in CELLS]
     found = headline(names, features, study.design, threads=1)
@@ -43,11 +49,32 @@ def _readouts(study: Study, planted: bool) -> list[Row]:
     rows.append(_row("mean_over_cells", mean[0], (low[0], high[0]), truth))
     fixed = fixed_scores(names[-1:], found.score[-1:], study.design.folds, study.design, like=found)
     rows.append(_row("auroc_borrowed", fixed.value[0], fixed.intervals[0], truth))
+    beyond = Scored.joined([found.only(names[:1]).alone(), fixed.alone()])
+    gain, low, high = beyond.combined([-1.0, 1.0])
+    rows.append(_row("gain_over_a_baseline", gain[0], (low[0], high[0]), np.nan if planted else 0.0))
     trial = try_directions(study.image_means(), study.design.label, study.design.base, {20: 20, 3: 20})
     losses = Losses(trial, study.design, found.widening)
     lost = losses.own(losses.cells_tried("block", "rank1")).minus(losses.method("block", "rank1"))
     rows.append(_row("loss_of_one_direction", lost.value, losses.interval(lost), np.nan if planted else 0.0))
-    return rows
+    return rows, found.widening
+
+
+def _tokens(study: Study, planted: bool, widening: float) -> list[Row]:
+    """Metrics of a token probe (mass mean) on the images of the folds that it has not seen."""
+    x, fold, good = study.tokens[CELLS[-1]], study.design.base, study.design.good
+    images, n, _ = x.shape
+    logit = np.empty((images, n))
+    for f in np.unique(fold):
+        train, test = fold != f, fold == f
+        ends = [x[train & side].mean((0, 1)) for side in (good, ~good)]
+        logit[test] = (x[test] - (ends[0] + ends[1]) / 2) @ (ends[0] - ends[1])
+    image = np.repeat(np.arange(images), n)
+    of = TokenScores(
+        logit.ravel(), expit(logit.ravel()), good[image], image, np.ones(len(image)), study.design.label, fold
+    )
+    found = token_scores(of, image_draws(images, 200), widening, "good")
+    truth = np.nan if planted else 0.5
+    return [_row(s.metric, s.value, (s.lo, s.hi), truth) for s in found if s.metric in TOKEN_METRICS]
 
 
 def _distances(study: Study, planted: bool) -> list[Row]:
@@ -64,7 +91,7 @@ def _distances(study: Study, planted: bool) -> list[Row]:
 
 
 def _costs(images: int, planted: bool, seed: int) -> list[Row]:
-    """A frozen rule on fresh images: AUROC of its scores, cost per good hand, and its ratio to plain reseeding."""
+    """A frozen rule on fresh images: AUROC of its scores, cost per good hand, and its ratios to plain reseeding."""
     rng = np.random.default_rng([seed, images, planted, 1])
     good = rng.random(images) < 0.5
     shift, steps, after = (1.2 if planted else 0.0), 20, 5
@@ -72,13 +99,22 @@ def _costs(images: int, planted: bool, seed: int) -> list[Row]:
     value = float(auroc(score, good))
     error = float(standard_error(placements(score, good), np.arange(images)))
     rows = [_row("auroc_of_frozen_probe", value, auroc_interval(value, error, good), _normal(shift / 2**0.5))]
-    one = cost(good, Rule("frozen", score, 0.0, after), steps, draws(images, 500, seed))
     lost, stopped = _normal(-shift), 0.5  # below the threshold 0: of good ones, of bad ones
-    accepted = 0.5 * (1 - lost)
-    spent = steps - (steps - after) * (0.5 * lost + 0.5 * stopped)
-    rows.append(_row("cost_per_good", one.per_good, (one.lo, one.hi), spent / accepted))
-    rows.append(_row("cost_ratio", one.ratio, (one.ratio_lo, one.ratio_hi), spent / accepted / (steps / 0.5)))
-    return rows
+    kind, share = np.arange(images) % 2, np.array([0.7, 0.3])  # an easy and a hard kind of prompt
+    good = rng.random(images) < share[kind]
+    kept = rng.normal(size=images) + shift * good >= 0
+    evaluations = np.where(kept, steps, after)
+    rule = Outcome("rule", evaluations.astype(float), evaluations.astype(float), kept)
+    plain = Outcome("plain", np.full(images, 20.0), np.full(images, 20.0), np.ones(images, bool))
+    row = cost_row(rule, plain, good, np.arange(images), kind)
+    spent = steps - (steps - after) * (share * lost + (1 - share) * stopped)
+    accepted = share * (1 - lost)
+    truth = {
+        "per_good": spent.sum() / accepted.sum(),
+        "ratio": spent.sum() / accepted.sum() / (steps / share.mean()),
+        "every_kind": (spent / accepted).sum() / (steps / share).sum(),
+    }
+    return rows + [_row(f"cost_{k}", row[k], (row[f"{k}_lo"], row[f"{k}_hi"]), true) for k, true in truth.items()]
 
 
 def _row(what: str, value: float, ends: Iterable[float], truth: float) -> Row:
@@ -91,8 +127,6 @@ def _split(found: tuple[float, float, float]) -> tuple[float, tuple[float, float
 
 
 def _normal(x: float) -> float:
-    from scipy.special import ndtr
-
     return float(ndtr(x))
 
 

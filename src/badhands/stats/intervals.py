@@ -192,7 +192,7 @@ def ratio_interval(
         cluster: int[n], 0, 1, 2 ...: rows of one cluster (images of one prompt) are not independent.
 
     Returns:
-        (value, low, high); infinite where the denominator sums to 0.
+        (value, low, high); infinite with a low end of 0 where the denominator sums to 0: nothing is known.
     """
     return quotient_interval([numerator, denominator], [1, -1], cluster, level)
 
@@ -207,7 +207,7 @@ def quotient_interval(
     parts = [np.asarray(part, np.float64) for part in sums]
     totals = [part.sum() for part in parts]
     if any(total == 0 for total, power in zip(totals, powers, strict=True) if power < 0):
-        return np.inf, np.inf, np.inf
+        return np.inf, 0.0, np.inf
     if any(total <= 0 for total in totals):
         return 0.0, 0.0, np.inf
     n = len(parts[0])
