@@ -42,6 +42,8 @@ def write_page(folder: Path, model: str) -> Path:
         if not path.is_file():
             continue
         table = pd.read_csv(path)
+        if table.empty:
+            continue
         figure = folder / f"{section.name}.png"
         top += [(section, row) for _, row in section.summary(table).iterrows()]
         shown.append({

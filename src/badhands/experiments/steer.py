@@ -104,8 +104,8 @@ def run_steer(bench: Bench, study: SteerStudy) -> str:
     frame = pd.DataFrame(rows)
     table = effects(frame)
     random = table.loc[table["kind"] == RANDOM, "shift"].to_numpy(float)
-    table["p_random"] = [p_against(shift, random) if kind != RANDOM else np.nan
-                         for shift, kind in zip(table["shift"], table["kind"], strict=True)]  # fmt: skip
+    asked = (table["kind"] != RANDOM) & (table["strength"] == 1)
+    table["p_random"] = [p_against(s, random) if a else np.nan for s, a in zip(table["shift"], asked, strict=True)]
     found = {kind: verdict(frame, table, kind, study.directions[0]) for kind in study.directions}
     table["effect"] = [("no", "yes")[found[kind]["effect"]] if kind in found else "" for kind in table["kind"]]
     bench.write("steer", table)
