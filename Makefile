@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
-.PHONY: setup demo test lint types coverage
+.PHONY: setup demo test lint types coverage docs
 
 setup: $(STAMP)
 
@@ -31,3 +31,7 @@ test: lint types
 
 coverage: setup
 	$(BIN)/python -m pytest --cov=badhands --cov-report=term:skip-covered
+
+# The pages of docs/ and the API as a site, in site/; a broken link or a docstring that lies ends it.
+docs: setup
+	$(BIN)/zensical build --strict --clean

@@ -188,7 +188,8 @@ def ratio_interval(
     Linearised on the logarithm of the quotient, since quotients of counts are skewed.
 
     Args:
-        numerator, denominator: float[n].
+        numerator: float[n].
+        denominator: float[n].
         cluster: int[n], 0, 1, 2 ...: rows of one cluster (images of one prompt) are not independent.
 
     Returns:

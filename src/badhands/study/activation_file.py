@@ -43,7 +43,8 @@ def write_image(
     Args:
         tensors: [n, d] per cell, in the dtype the model ran in. A cell that the file already holds stays as it is.
         tokens: int32[n], row-major indices on the token grid, ascending.
-        classes, kinds: uint8[n], the labels of these tokens.
+        classes: uint8[n], the labels of these tokens.
+        kinds: uint8[n], of their errors.
         replace: forget the file that is there, instead of adding to it.
         meta: JSON values. Needed: `prompt`, `seed`, `grid` [h, w], `steps` {timestep: [step, sigma]}.
 

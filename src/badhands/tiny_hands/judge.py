@@ -89,7 +89,7 @@ class Judge:
 
     def _input(self, images: np.ndarray) -> torch.Tensor:
         """float [n, 3, 64, 64] in 0..1, where the network is."""
-        x = rearrange(torch.from_numpy(images), "n h w c -> n c h w").to(next(self.net.parameters()).device)
+        x = rearrange(torch.tensor(images), "n h w c -> n c h w").to(next(self.net.parameters()).device)
         return (x.float() / 255).contiguous(memory_format=torch.channels_last)
 
     def _judge(self, images: np.ndarray) -> list[Verdict]:
