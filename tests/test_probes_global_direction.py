@@ -35,7 +35,7 @@ def planted(directions: torch.Tensor, strength: float = 1.2, seed: int = 0) -> I
 
 
 def answer(directions: torch.Tensor, **options) -> Losses:
-    design = Design.of(LABEL, range(IMAGES), draws=1, permutations=20)
+    design = Design.of(LABEL, range(IMAGES), draws=1, permutations=24)
     trial = try_directions(planted(directions, **options), LABEL, design.base, T)
     return Losses(trial, design, widening=1.4)
 
@@ -99,7 +99,7 @@ def test_degenerate_input_gives_numbers(case):
     c = len(CELLS)
     means = ImageMeans(CELLS, mean, mean.square() + (mean != 7.0), torch.zeros(c, width), torch.zeros(c, 2, width),
                        torch.zeros(c, 1, width), np.ones(images, bool))  # fmt: skip
-    design = Design.of(label, range(images), draws=1, permutations=20, n_folds=3)
+    design = Design.of(label, range(images), draws=1, permutations=24, n_folds=3)
     trial = try_directions(means, label, design.base, T)
     table = Losses(trial, design, 1.0).table({20: (0, 1.0), 15: (5, 0.8), 12: (8, 0.6), 8: (12, 0.4)})
     assert table["value"].between(-1, 1).all()

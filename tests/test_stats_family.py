@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from badhands.stats.design import FEWEST_PERMUTATIONS
 from badhands.stats.family import CELLS, VERDICT_LEVEL, VERDICT_NAMES, VERDICTS, Family
 
 
@@ -23,6 +24,17 @@ def test_one_run_in_twenty_at_most_has_a_false_finding_however_much_is_tested():
     opened = sum(family(rng).open for _ in range(300))
     assert opened <= 300 * 0.04 + 2 * np.sqrt(300 * 0.04 * 0.96)
     assert opened >= 3  # and the gate can open at all
+
+
+def test_few_permutations_let_no_more_through_and_the_fewest_can_open_it():
+    rng, opened = np.random.default_rng(0), 0
+    for _ in range(300):
+        made = Family()
+        drawn = rng.normal(size=(1 + FEWEST_PERMUTATIONS, 60))
+        made.add("db", list(map(str, range(60))), drawn[0], drawn[1:])
+        opened += made.open
+    assert 3 <= opened <= 300 * CELLS + 3 * np.sqrt(300 * CELLS * (1 - CELLS))
+    assert 1 / FEWEST_PERMUTATIONS > CELLS >= 1 / (1 + FEWEST_PERMUTATIONS)
 
 
 def test_what_is_planted_passes_and_nothing_else(tmp_path):

@@ -26,7 +26,7 @@ def matrix(shift: float, d: int = 20, seed: int = 1) -> np.ndarray:
 
 
 def test_held_out_scores_are_scikit_learns_ridge_with_the_mean_eigenvalue_as_penalty():
-    x, d = matrix(1.0), design(draws=2, permutations=20)
+    x, d = matrix(1.0), design(draws=2, permutations=24)
     one = headline(["x"], [plain_features(x)], d)
     found = one.score[0]
     for row, fold in zip(found, d.folds, strict=True):
@@ -70,10 +70,10 @@ def test_intervals_are_wider_than_those_of_fixed_scores():
 
 def test_constant_channels_and_cells_know_nothing():
     x = np.ones((N, 6), np.float32) * 1e-7
-    found = headline(["constant"], [plain_features(x)], design(permutations=20))
+    found = headline(["constant"], [plain_features(x)], design(permutations=24))
     assert found.value[0] == 0.5 and (found.null == 0.5).all()
     x[:, 0] = matrix(2.0)[:, 0] * 1e-9
-    assert headline(["one"], [plain_features(x)], design(permutations=20)).value[0] > 0.7
+    assert headline(["one"], [plain_features(x)], design(permutations=24)).value[0] > 0.7
     assert torch.isfinite(plain_features(x)(np.arange(40))).all()
 
 
@@ -111,7 +111,7 @@ def test_matched_pairs_split_over_folds_are_below_chance_and_whole_ones_are_not(
         areas = []
         for _ in range(6):
             x = rng.normal(size=(40, 10))[pair] * 2 + rng.normal(size=(N, 10))
-            d = Design.of(label, range(N), stratum, draws=4, permutations=20)
+            d = Design.of(label, range(N), stratum, draws=4, permutations=24)
             areas.append(np.mean([auroc(s, label == 1) for s in headline(["x"], [plain_features(x)], d).score[0]]))
         found[name] = np.mean(areas)
     assert found["split"] < 0.44 and abs(found["whole"] - 0.5) < 0.06

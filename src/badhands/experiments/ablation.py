@@ -162,5 +162,5 @@ def what_is_left(tokens: HandTokens, cells: tuple[Cell, ...]) -> pd.DataFrame:
 def _auroc(means: Floats, good: NDArray[np.bool_], prompt: NDArray[np.str_]) -> float:
     """The headline's: ridge on image means, within folds of whole prompts, averaged over fold draws."""
     folds = min(5, len(set(prompt)))
-    design = Design.of(good.astype(np.int32), prompt, n_folds=folds, permutations=20)
+    design = Design.of(good.astype(np.int32), prompt, n_folds=folds, permutations=24)
     return float(score_labellings(plain_features(means), good[None], design.folds)[0][0])

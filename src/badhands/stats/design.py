@@ -12,6 +12,8 @@ from badhands.stats.folds import GOOD_IMAGE, check_folds, draw_folds, make_folds
 DRAWS = 10
 """Fold draws behind every headline score."""
 PERMUTATIONS = 1000
+FEWEST_PERMUTATIONS = 24
+"""With fewer no p-value can reach the 4 % of the gate (`stats.family`): the smallest is 1 / (1 + permutations)."""
 FEW_UNITS = 30
 """Units (prompts) below which their own spread says little, and images are taken as independent instead."""
 
@@ -52,10 +54,10 @@ class Design:
         Raises:
             ValueError: one class only, or too few images or prompts for the folds.
         """
-        if permutations < 20 or draws < 1:
+        if permutations < FEWEST_PERMUTATIONS or draws < 1:
             raise ValueError(
-                f"data.permutations={permutations}, data.draws={draws}: a p-value of 0.05 needs 20 permutations or "
-                "more, a score 1 draw of folds or more"
+                f"data.permutations={permutations}, data.draws={draws}: a finding needs {FEWEST_PERMUTATIONS} "
+                "permutations or more, a score 1 draw of folds or more"
             )
         label = np.asarray(label, np.int32)
         keys = np.zeros(len(label), np.int64)

@@ -45,11 +45,9 @@ class Family:
         """Familywise p-values, [k] a group."""
         if not self.null:
             return {}
-        highest = np.max([_units(null, null).max(1) for null in self.null.values()], axis=0)
-        return {
-            group: np.array([p_value(z, highest) for z in _units(self.value[group], null)])
-            for group, null in self.null.items()
-        }
+        units = {group: _units(np.concatenate([self.value[group][None], null])) for group, null in self.null.items()}
+        highest = np.max([of[1:].max(1) for of in units.values()], axis=0)
+        return {group: np.array([p_value(z, highest) for z in of[0]]) for group, of in units.items()}
 
     def found(self) -> dict[str, dict[str, float]]:
         """{group: {name: p}} of what passed."""
@@ -80,7 +78,11 @@ class Family:
         return family
 
 
-def _units(values: np.ndarray, null: np.ndarray) -> NDArray[np.float64]:
-    """In standard deviations of the null; 0 where it does not vary."""
-    sd = null.std(0)
-    return np.divide(values - null.mean(0), sd, out=np.zeros(np.shape(values)), where=sd > 1e-12)
+def _units(values: np.ndarray) -> NDArray[np.float64]:
+    """In standard deviations over all labellings [1 + permutations, k], the true one among them; 0 where none varies.
+
+    Units of the permutations alone would make the true labelling's tail the longer one: with 100 permutations it would
+    pass in 6.6 instead of 4 % of studies in which nothing is to be found, with 24 in 23 %.
+    """
+    sd = values.std(0)
+    return np.divide(values - values.mean(0), sd, out=np.zeros(values.shape), where=sd > 1e-12)
