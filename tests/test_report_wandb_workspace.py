@@ -3,13 +3,11 @@ import json
 import pytest
 import wandb
 
-from badhands.report.wandb_workspace import main
+from badhands.report.wandb_workspace import save_view, write_layout
 
 
-def test_the_layout_is_written_without_a_network_and_names_what_runs_log(tmp_path, capsys):
-    path = main(["--entity", "someone", "--project", "hands", "--out", str(tmp_path / "layout.json")])
-    view = json.loads((tmp_path / "layout.json").read_text())
-    assert str(path) in capsys.readouterr().out
+def test_the_layout_is_written_without_a_network_and_names_what_runs_log(tmp_path):
+    view = json.loads(write_layout("someone", "hands", tmp_path / "layout.json").read_text())
     assert view["entity"] == "someone" and view["project"] == "hands"
     text = json.dumps(view)
     for key in (
@@ -29,4 +27,4 @@ def test_the_layout_is_written_without_a_network_and_names_what_runs_log(tmp_pat
 def test_saving_without_a_login_is_refused(monkeypatch):
     monkeypatch.setattr(wandb, "login", lambda **_: False)
     with pytest.raises(ValueError, match="wandb login"):
-        main(["--save"])
+        save_view("someone", "hands")

@@ -15,6 +15,7 @@ MODULES = {
     "watch": "the probes' verdict while an image is being made",
     "experiments": "does knowing help? abort, best of N, steering: what costs how much",
     "compare": "runs side by side",
+    "report": "a run's report, written again",
     "rehearse": "a study's cost on a model of random weights",
     "publish": "a labelled study as a dataset, and back",
 }

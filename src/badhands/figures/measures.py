@@ -1,9 +1,8 @@
 """All figures of the measure stage, from its tables alone.
 
-python -m badhands.figures.measures outputs/runs/<run>      draw them again
+python -m badhands.report outputs/runs/<run> figures=true      draw them again
 """
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,21 +35,13 @@ def draw_measures(folder: Path, tables: Mapping[str, pd.DataFrame]) -> list[Path
     return [path for path in drawn if path is not None]
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m badhands.figures.measures", description="Draw a run's measures again."
-    )
-    parser.add_argument("run", type=Path)
-    run = parser.parse_args(arguments).run
+def draw_again(run: Path) -> list[Path]:
+    """The same from a run folder's own tables.
+
+    Raises:
+        ValueError: a table is missing.
+    """
     absent = [name for name in TABLES if not (run / "tables" / f"{name}.csv").exists()]
     if absent:
         raise ValueError(f"{run} has no tables/{absent[0]}.csv: give a run folder in which the measures are complete")
-    for path in draw_measures(run / "figures", {name: pd.read_csv(run / "tables" / f"{name}.csv") for name in TABLES}):
-        print(path)
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        raise SystemExit(str(error)) from None
+    return draw_measures(run / "figures", {name: pd.read_csv(run / "tables" / f"{name}.csv") for name in TABLES})

@@ -49,7 +49,7 @@ def measure(
         cells: which cells; None takes all that every image has.
         label_digests: image id -> digest of its label now; images whose label has changed are refused.
         design: labels, strata, folds and permutations (`selection.design_of`); None makes one with unmatched labels.
-        figures: draw them too; `python -m badhands.figures.measures RUN` does so later.
+        figures: draw them too; `python -m badhands.report RUN figures=true` does so later.
 
     Raises:
         ValueError: see `make_plan`; nothing has been written then.

@@ -1,12 +1,11 @@
 """Runs side by side: what differs in their configuration, what came out, and whether it differs by more than chance.
 
-    python -m badhands.compare RUN RUN ... [--out FOLDER]
+    python -m badhands.compare RUN RUN ... out=FOLDER
 
 Writes compare.html, compare.csv (a row a run) and compare_pairs.csv (a row a pair of runs). A multirun of train.py ends
 with the same.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -94,17 +93,16 @@ def _value(config: dict[str, Any], key: str) -> Any:
     return value
 
 
-def main(arguments: list[str] | None = None) -> Path:
-    parser = argparse.ArgumentParser(prog="python -m badhands.compare", description="Compare runs of train.py.")
-    parser.add_argument("runs", nargs="+", type=Path, help="run folders, or one folder that holds several")
-    parser.add_argument("--out", type=Path, default=Path(), help="where the comparison goes (default: here)")
-    options = parser.parse_args(arguments)
-    runs = [run for path in options.runs for run in ([Run.open(path)] if is_run(path) else runs_under(path))]
+def compare_folders(folders: Sequence[Path], out: Path) -> Path:
+    """`compare` of these run folders, or of all runs in a folder that holds several.
+
+    Raises:
+        ValueError: fewer than two runs.
+    """
+    runs = [run for path in folders for run in ([Run.open(path)] if is_run(path) else runs_under(path))]
     if len(runs) < 2:
-        raise ValueError(f"{' '.join(map(str, options.runs))}: {len(runs)} run found; give two or more run folders")
-    page = compare(runs, options.out)
-    print(page)
-    return page
+        raise ValueError(f"{' '.join(map(str, folders))}: {len(runs)} run found; give two or more run folders")
+    return compare(runs, out)
 
 
 def is_run(path: Path) -> bool:

@@ -1,9 +1,8 @@
 """report.html: one run as a page that explains itself, readable without W&B and without a network.
 
-python -m badhands.report.report outputs/runs/...      write it again from the run's files
+python -m badhands.report outputs/runs/...      write it again from the run's files
 """
 
-import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,18 +118,3 @@ class _Safe(str):
 
     def __html__(self) -> str:
         return str(self)
-
-
-def main(arguments: list[str] | None = None) -> Path:
-    parser = argparse.ArgumentParser(prog="python -m badhands.report.report", description="Write a run's report again.")
-    parser.add_argument("run", type=Path)
-    page = write_report(Run.open(parser.parse_args(arguments).run))
-    print(page)
-    return page
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        raise SystemExit(str(error)) from None

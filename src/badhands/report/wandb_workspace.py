@@ -1,20 +1,22 @@
 """The W&B page on which runs of badhands are compared, as a saved layout.
 
-    python -m badhands.report.wandb_workspace                          write outputs/wandb_workspace.json, no network
-    python -m badhands.report.wandb_workspace --entity my-team --save  save it as a view (after wandb login)
+    python -m badhands.report.wandb_workspace                        write outputs/wandb_workspace.json, no network
+    python -m badhands.report.wandb_workspace entity=me save=true    save it as a view (after wandb login)
 
 The layout is built by `wandb-workspaces` (extra `badhands[wandb]`), which can build it without a network and needs one
 to save it. docs/trackers.md walks through the same page by hand.
 """
 
-import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import hydra
 import wandb
+from omegaconf import DictConfig
 
-from badhands import OUTPUTS
+from badhands import CONF_DIR, OUTPUTS
 
 COLUMNS = (
     "run:displayName",
@@ -109,30 +111,42 @@ def layout(space: Any) -> dict[str, Any]:
     return json.loads(space._to_model().model_dump_json(by_alias=True))
 
 
-def main(arguments: list[str] | None = None) -> Path | str:
-    parser = argparse.ArgumentParser(
-        prog="python -m badhands.report.wandb_workspace", description="Layout of the W&B page."
-    )
-    parser.add_argument("--entity", default="my-team", help="W&B user or team that owns the project")
-    parser.add_argument("--project", default="badhands")
-    parser.add_argument("--save", action="store_true", help="save it to W&B (online; needs `wandb login`)")
-    parser.add_argument("--out", type=Path, default=OUTPUTS / "wandb_workspace.json")
-    options = parser.parse_args(arguments)
-    space = workspace(options.entity, options.project)
-    if options.save:
-        if not wandb.login(prompt=False, verify=False):
-            raise ValueError("saving to W&B needs a login: run `wandb login`, or leave out --save")
-        space.save()
-        print(space.url)
-        return space.url
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(layout(space), indent=1) + "\n")
-    print(f"layout: {options.out} (nothing was sent; --save saves it to W&B)")
-    return options.out
+def write_layout(entity: str, project: str, out: Path) -> Path:
+    """Write the layout as JSON; nothing is sent.
+
+    Raises:
+        ValueError: wandb-workspaces is not installed.
+    """
+    view = layout(workspace(entity, project))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(view, indent=1) + "\n")
+    return out
+
+
+def save_view(entity: str, project: str) -> str:
+    """Save the layout as a view of the project; returns its address.
+
+    Raises:
+        ValueError: not logged in, or wandb-workspaces is not installed.
+    """
+    space = workspace(entity, project)
+    if not wandb.login(prompt=False, verify=False):
+        raise ValueError("saving to W&B needs a login: run `wandb login`, or leave out save=true")
+    space.save()
+    return space.url
+
+
+@hydra.main(config_path=str(CONF_DIR), config_name="wandb_workspace", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    try:
+        if cfg.save:
+            print(save_view(cfg.entity, cfg.project))
+            return
+        path = write_layout(cfg.entity, cfg.project, Path(cfg.out) if cfg.out else OUTPUTS / "wandb_workspace.json")
+        print(f"layout: {path} (nothing was sent; save=true saves it to W&B)")
+    except ValueError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        raise SystemExit(str(error)) from None
+    main()

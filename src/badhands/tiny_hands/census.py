@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image, ImageDraw
+from scipy.stats import binomtest
 from tqdm import tqdm
 
 from badhands import CONF_DIR, OUTPUTS
@@ -45,13 +46,6 @@ def draw(spec: ModelSpec, count: int, folder: Path) -> tuple[np.ndarray, list[st
     return np.concatenate(images), prompts
 
 
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """95 % score interval of a share (Wilson 1927)."""
-    z, p = 1.96, hits / n
-    middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
-
-
 def figures(images: np.ndarray, prompts: list[str], verdicts: list[Verdict]) -> list[str]:
     """The lines of the card, each a figure with its count."""
     obeyed = obedience(images, prompts)
@@ -62,7 +56,7 @@ def figures(images: np.ndarray, prompts: list[str], verdicts: list[Verdict]) -> 
     n, judged = len(verdicts), count["good"] + count["bad"]
     lines.append(f"a hand is there: {100 * (n - count['no_hand']) / n:.1f} % of {n}")
     lines.append(f"the judge abstains: {100 * count['abstain'] / n:.1f} %")
-    low, high = wilson(count["bad"], judged)
+    low, high = binomtest(count["bad"], judged).proportion_ci(method="wilson")
     lines.append(f"bad, of {judged} judged: {100 * count['bad'] / judged:.1f} % ({100 * low:.1f} to {100 * high:.1f})")
     kinds = Counter(v.kind for v in verdicts if v.verdict == "bad")
     lines.append("kinds of the bad: " + ", ".join(f"{kind} {k}" for kind, k in sorted(kinds.items(), key=str)))

@@ -1,0 +1,32 @@
+"""`python -m badhands.report RUN`: write a run's report again; `figures=true` draws its measures again, too."""
+
+import sys
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from badhands import CONF_DIR
+from badhands.arguments import paths_as
+
+
+@hydra.main(config_path=str(CONF_DIR), config_name="report", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    from badhands.figures.measures import draw_again
+    from badhands.report.report import write_report
+    from badhands.run import Run
+
+    try:
+        if cfg.run is None:
+            raise ValueError("say which run: python -m badhands.report outputs/runs/<day>/<time>")
+        run = Run.open(Path(str(cfg.run)))
+        for path in draw_again(run.folder) if cfg.figures else ():
+            print(path)
+        print(write_report(run))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = paths_as("run")
+    main()
