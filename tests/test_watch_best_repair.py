@@ -115,6 +115,8 @@ def test_what_cannot_be_repaired_is_told(scene, canvas):
         Repair(0)
     with pytest.raises(ValueError, match="share of the steps"):
         Repair(1, 1.0)
+    with pytest.raises(ValueError, match=r"policy\.p_bad=1\.2"):
+        Repair(1, 0.5, p_bad=1.2)
     assert [first_step(20, redo) for redo in (0.99, 0.5, 0.01)] == [1, 10, 19]
     shifted = type(canvas)(**{**vars(canvas), "sigmas": tuple(s * 0.9 for s in canvas.sigmas)})
     with pytest.raises(ValueError, match="cannot be begun in the middle"):

@@ -86,6 +86,8 @@ def test_a_bad_hand_is_drawn_again(model, tmp_path, capsys):
     run(options(model, *given), tmp_path / "out")
     assert "seed 3: 2 repairs, score" in capsys.readouterr().out
     assert {"image.png", "repaired.png", "mask.png"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    run(options(model, *given, "policy.p_bad=0.9999999"), tmp_path / "fine")
+    assert "nothing was drawn again" in capsys.readouterr().out and not (tmp_path / "fine" / "repaired.png").exists()
 
 
 def test_refusals_come_early(model, tmp_path):

@@ -161,6 +161,10 @@ def repair_picture(
     from badhands.watch.repaint import repair
 
     after, tries = repair(scene, probes, before, rule)
+    if not tries[0]:
+        print(f"seed {before.pairs[0].seed}: P(bad) is {before.p_bad[0]:.2f}, below policy.p_bad={rule.p_bad:g}: "
+              "nothing was drawn again")  # fmt: skip
+        return
     picture = scene.pictures(after.latents)[0]
     picture.save(target / "repaired.png")
     print(f"seed {before.pairs[0].seed}: {tries[0]} repairs, score {float(before.score[0]):+.2f} -> "

@@ -35,8 +35,12 @@ class Repair:
     redo: float = 0.5
     """Share of the steps that are drawn again."""
     region: Region = "hand"
+    p_bad: float = 0.5
+    """Calibrated P(bad) of the finished hand from which on it is drawn again."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.p_bad < 1:
+            raise ValueError(f"policy.p_bad={self.p_bad}: it is a probability between 0 and 1")
         if self.tries < 1:
             raise ValueError(f"policy.tries={self.tries}: at least one try")
         if not 0 < self.redo < 1:
@@ -141,7 +145,7 @@ def repair(scene: Scene, probes: Probes, canvas: Canvas, rule: Repair) -> tuple[
     tries = [0] * len(canvas.pairs)
     region = canvas.region(rule.region)
     for number in range(rule.tries):
-        again = (canvas.p_bad >= 0.5) & region.any((1, 2))
+        again = (canvas.p_bad >= rule.p_bad) & region.any((1, 2))
         if not again.any():
             break
         drawn = repaint(scene, probes, canvas, region & again[:, None, None], rule.redo, number)

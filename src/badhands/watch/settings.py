@@ -46,6 +46,8 @@ class PolicyChoice:
     """repair: share of the steps that are drawn again."""
     region: Region = "hand"
     """repair: what is drawn again."""
+    p_bad: float = 0.5
+    """repair: calibrated P(bad) of a finished hand from which on it is drawn again."""
 
     def __post_init__(self) -> None:
         if self.name not in ("none", "abort", "best", "steer", "repair"):
@@ -92,7 +94,7 @@ class PolicyChoice:
 
     def repairing(self) -> Repair | None:
         """How finished pictures are repaired; None for all but `repair`."""
-        return Repair(self.tries, self.redo, self.region) if self.name == "repair" else None
+        return Repair(self.tries, self.redo, self.region, self.p_bad) if self.name == "repair" else None
 
 
 def find_probes(model: str, folder: str | None = None) -> Path:
