@@ -126,7 +126,7 @@ def open_data(cfg: DictConfig, folder: Path) -> "tuple[Study, ActivationCache, D
     cache = select(study.activations(cfg.data.fingerprint, choice), selection, extract_command(cfg), choice.strata)
     design = design_of(cache, choice.strata, cfg.data.folds, draws=cfg.data.draws, seed=cfg.data.seed,
                        permutations=cfg.data.permutations)  # fmt: skip
-    describe(study, cache, folder)
+    describe(study, cache, folder, conflicts=choice.conflicts)
     return study, cache, design, choice
 
 

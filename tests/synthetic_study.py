@@ -1,10 +1,13 @@
 """A whole study folder, made without a model: pictures, labels, and activations with a planted difference."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
+from badhands.cells import Cell
 from badhands.study.activations import ActivationCache, write_image
 from badhands.study.choice import Choice, ChosenImage, LabelChoice, write_choice
 from badhands.study.labels import LabelRecord
@@ -15,8 +18,14 @@ from synthetic_cache import Planted, write_cache
 FINGERPRINT = "0123456789ab"
 
 
-def write_study(root: Path, **planted: object) -> Planted:
-    """The study at `root`, from `synthetic_cache.write_cache(**planted)`; 64 x 64 pictures, blue or orange by class."""
+Change = Callable[[int, Cell, Tensor], Tensor]
+
+
+def write_study(root: Path, change: Change = lambda image, cell, x: x, **planted: object) -> Planted:
+    """The study at `root`, from `synthetic_cache.write_cache(**planted)`; 64 x 64 pictures, blue or orange by class.
+
+    `change` is done to the activations of every image and cell.
+    """
     known = write_cache(root / "plain", **planted)  # pyright: ignore[reportArgumentType]
     plain = ActivationCache(root / "plain")
     study = Study.create(root)
@@ -36,7 +45,8 @@ def write_study(root: Path, **planted: object) -> Planted:
         record = LabelRecord(info.id, "judge", "", 0.0, classes.reshape(info.grid), kinds.reshape(info.grid))
         study.labels.append(record)
         meta = {**meta, "annotator": "judge", "label_digest": record.digest}
-        write_image(study.activations_folder(FINGERPRINT), info.id, plain.read_image(i), token, label, kind, meta)
+        values = {cell: change(i, cell, x) for cell, x in plain.read_image(i).items()}
+        write_image(study.activations_folder(FINGERPRINT), info.id, values, token, label, kind, meta)
     records = study.labels.latest()
     rule = LabelChoice("judge", "judge")
     verdicts = {name: record.hand_verdict for (name, _), record in records.items()}

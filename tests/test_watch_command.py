@@ -3,6 +3,7 @@
 import json
 import socket
 
+import numpy as np
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
@@ -90,6 +91,18 @@ def test_a_bad_hand_is_drawn_again(model, tmp_path, capsys):
     assert "nothing was drawn again" in capsys.readouterr().out and not (tmp_path / "fine" / "repaired.png").exists()
 
 
+def test_p_bad_moves_to_the_rate_of_use(model, tmp_path, capsys):
+    probes = save_probes(tmp_path / "probes", model)
+
+    def p_bad(rate: str) -> np.ndarray:
+        run(options(model, f"probes={probes}", f"watch.bad_rate={rate}"), tmp_path / rate)
+        return pd.read_csv(tmp_path / rate / "scores.csv")["p_bad"].dropna().to_numpy()
+
+    half, often = p_bad("null"), p_bad("0.9")
+    assert "assumes that 90% of hands are bad" in capsys.readouterr().err
+    assert often == pytest.approx(half * 0.9 / (half * 0.9 + (1 - half) * 0.1), abs=1e-3)
+
+
 def test_refusals_come_early(model, tmp_path):
     probes = save_probes(tmp_path / "probes", model, weights="sha256:0123")
     with pytest.raises(ValueError, match=r"weights \(sha256:0123, here sha256:"):
@@ -97,6 +110,8 @@ def test_refusals_come_early(model, tmp_path):
     good = save_probes(tmp_path / "good", model)
     with pytest.raises(ValueError, match=r"give policy\.miss"):
         run(options(model, f"probes={good}", "policy=abort", "policy.miss=null"), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"bad_rate=1\.5: give the share"):
+        run(options(model, f"probes={good}", "watch.bad_rate=1.5"), tmp_path / "out")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -12,6 +12,7 @@ from badhands.experiments.bench import Bench
 from badhands.experiments.best import best_table
 from badhands.experiments.figures import draw_abort, draw_best
 from badhands.experiments.fresh_table import FreshImages
+from badhands.experiments.reliability import run_reliability
 from badhands.experiments.repair import RepairStudy, run_repair
 from badhands.experiments.steer import SteerStudy, run_steer
 
@@ -58,6 +59,7 @@ def _told(rows: pd.DataFrame, label: str, value: str, what: str) -> str:
 
 
 EXPERIMENTS = {
+    "reliability": Experiment("fresh", FreshImages, run_reliability),
     "abort": Experiment("fresh", FreshImages, abort),
     "best": Experiment("fresh", FreshImages, best),
     "repair": Experiment("repair", RepairStudy, run_repair),

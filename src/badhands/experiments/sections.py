@@ -57,6 +57,20 @@ def _nothing(table: pd.DataFrame) -> pd.DataFrame:
 
 SECTIONS = (
     Section(
+        "reliability",
+        "Is P(bad) what it says?",
+        "Fresh prompts and seeds, none selected; the hand is found by the hand head, P(bad) is that of the whole hand "
+        "at the rate of bad hands that the probes assume. Images on which the judge abstains or sees no hand are out. "
+        "Error: mean over five equal bins of the distance between P(bad) and the share of bad hands; beside it what "
+        "perfect probabilities would show with so many images. More: share of bad hands minus mean P(bad), with its "
+        "95 % interval over prompts.",
+        {
+            "cell": "cell", "rate": "rate assumed", "n": "images", "came": "bad", "said": "mean P(bad)",
+            "more": "more", "error": "error", "chance": "of perfect ones",
+        },
+        _nothing,
+    ),
+    Section(
         "abort",
         "Abort: stop what will be bad, take the next seed",
         "Fresh prompts and seeds, each drawn to the end once with every score kept; each rule's cost follows from that "

@@ -1,6 +1,6 @@
 """What the data of one run are: a table of its images, and sheets of them with their labels."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,16 @@ from badhands.study.selection import image_table
 from badhands.study.study import Study
 
 
-def describe(study: Study | None, cache: ActivationCache, folder: Path, pictures: int = 32) -> pd.DataFrame:
-    """Write tables/images.csv and, where the study has the pictures, figures/sheet_good.png and sheet_bad.png."""
+def describe(
+    study: Study | None, cache: ActivationCache, folder: Path, pictures: int = 32, conflicts: Collection[str] = ()
+) -> pd.DataFrame:
+    """Write tables/images.csv and, where the study has the pictures, figures/sheet_good.png and sheet_bad.png.
+
+    Args:
+        conflicts: images on whose label people disagree (`Choice.conflicts`).
+    """
     table = image_table(cache)
+    table["conflict"] = table["image"].isin(set(conflicts))
     table.to_csv(folder / "tables" / "images.csv", index=False)
     if study is not None:
         for name in ("good", "bad"):

@@ -47,6 +47,8 @@ def participation_ratio(contrast: Contrast, sums: CellSums, raw: bool) -> float:
         means, share = image_means(contrast, sums, good)
         centred.append(means - share @ means)
     both = np.concatenate(centred) * (sums.sd if raw else 1.0)
+    if not both.any():  # nothing varies
+        return 1.0
     gram = both @ both.T
     free = max(len(both) - 2, 2)
     square, of_squares = np.trace(gram) ** 2 / free**2, (gram**2).sum() / free**2
@@ -72,12 +74,14 @@ class CellStack:
     """Row sums of several cells of equal width side by side, so that one product serves all of them."""
 
     def __init__(self, contrast: Contrast, cells: Sequence[CellSums], raw: bool):
-        width = 1 + max(int(cell.alive.max()) for cell in cells)
+        width = 1 + max(int(cell.alive.max(initial=0)) for cell in cells)
         self.contrast = contrast
         self.n = cells[0].n
         self.s = torch.zeros(len(self.n), len(cells), width)
         """float32[r, C, d]; raw units divided by the cell's own overall scale, which no cosine feels."""
         for k, cell in enumerate(cells):
+            if not len(cell.alive):
+                continue
             scale = torch.from_numpy(cell.sd / np.sqrt((cell.sd**2).mean())).float() if raw else 1.0
             self.s[:, k, torch.from_numpy(cell.alive)] = cell.s * scale
         self.total = self.s.sum(0)

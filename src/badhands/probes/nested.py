@@ -136,9 +136,11 @@ def fit_platt(logit: Tensor, y: Tensor, weight: Tensor) -> tuple[float, float]:
     """
     z, y, w = logit.double(), y.double(), weight.double()
     w = w / w.mean()
-    centre, spread = z.mean(), z.std().clamp(min=1e-12)
-    z = (z - centre) / spread
     positive, negative = (w * y).sum(), (w * (1 - y)).sum()
+    centre, spread = z.mean(), z.std()
+    if not bool(spread > 1e-12):  # logits of a constant cell: nothing to scale
+        return 0.0, float(torch.log(positive / negative))
+    z = (z - centre) / spread
     target = torch.where(y == 1, (positive + 1) / (positive + 2), 1 / (negative + 2))
     slope, offset = torch.zeros((), dtype=torch.float64, device=z.device), torch.log(positive / negative)
     for _ in range(50):

@@ -3,6 +3,7 @@
 python -m badhands.report outputs/runs/...      write it again from the run's files
 """
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def sections(run: Run) -> list[Section]:
         if name in SENTENCES:
             by_id[SENTENCES[name]].text.append(sentence)
     if run.strips():
-        by_id["watch"].text = [WATCHED]
+        by_id["watch"].text = [WATCHED, *rate_text(run)]
     for name, path in run.strips().items():
         by_id["watch"].figures.append(
             {"name": name, "uri": data_uri(path), "caption": strip_caption(name), "kind": "strips"}
@@ -98,10 +99,28 @@ def data_text(run: Run) -> list[str]:
         "of "
         "one prompt together, intervals draw images, and shuffled labels are shuffled over images.",
     ]
+    if "conflict" in images and images["conflict"].any():
+        disputed = images[images["conflict"]]
+        won = ", ".join(f"{who} {n}" for who, n in disputed["annotator"].value_counts().items())
+        text.append(
+            f"People disagree about {len(disputed)} of these images; the newest label counts, which is of {won}."
+        )
     kinds = bad["kind"].fillna("").replace("", "unknown").value_counts()
     if set(kinds.index) - {"unknown"}:
         text.append("Kinds of error among the bad: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items()) + ".")
     return text
+
+
+def rate_text(run: Run) -> list[str]:
+    """Which share of bad hands P(bad) assumes."""
+    card = run.folder / "probes" / "card.json"
+    if not card.is_file():
+        return []
+    rate = json.loads(card.read_text()).get("bad_rate")
+    if rate is None:
+        return ["P(bad) assumes that half of all hands are bad: the model's own share is not known (watch.bad_rate=)."]
+    return [f"P(bad) assumes that {rate:.0%} of the hands are bad, the model's own share among labelled images before "
+            "classes were balanced; watch.bad_rate= moves it to another."]  # fmt: skip
 
 
 def shown(name: str, frame: pd.DataFrame, folded: bool = True, note: str = "") -> dict[str, Any]:

@@ -62,6 +62,9 @@ def run(options: dict[str, Any], folder: Path) -> None:
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options["policy"].items()}
         choice = PolicyChoice(**given)
         probes = load_probes(find_probes(spec.name, options["probes"]), spec)
+        rate = options["watch"]["bad_rate"]
+        probes = probes if rate is None else probes.at_rate(float(rate))
+        print(f"P(bad) assumes that {probes.bad_rate:.0%} of hands are bad (watch.bad_rate)", file=sys.stderr)
         policy = choice.build(probes)
         watch_pictures(options, spec, probes, policy, choice, folder, live)
 
