@@ -3,7 +3,6 @@
 import json
 import socket
 
-import numpy as np
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
@@ -70,8 +69,9 @@ def test_aborting_takes_the_next_seed(model, tmp_path, capsys):
 def test_the_best_of_several_seeds(model, tmp_path, capsys):
     probes = save_probes(tmp_path / "probes", model)
     best = [f"probes={probes}", "policy=best", "policy.n=3", "policy.at=3"]
-    run(options(model, *best), tmp_path / "out")
-    out = capsys.readouterr().out
+    run(options(model, *best, "watch.bad_rate=0.9"), tmp_path / "out")
+    out, err = capsys.readouterr()
+    assert "P(bad) assumes that 90% of hands are bad" in err
     assert out.count("finished") == 1 and out.count("stopped after timestep 3") == 2 and "2 evaluations" in out
     (folder,) = (tmp_path / "out").iterdir()
     assert {"image.png", "strip.png", "mask.png"} <= {path.name for path in folder.iterdir()}
@@ -89,18 +89,6 @@ def test_a_bad_hand_is_drawn_again(model, tmp_path, capsys):
     assert {"image.png", "repaired.png", "mask.png"} <= {path.name for path in (tmp_path / "out").iterdir()}
     run(options(model, *given, "policy.p_bad=0.9999999"), tmp_path / "fine")
     assert "nothing was drawn again" in capsys.readouterr().out and not (tmp_path / "fine" / "repaired.png").exists()
-
-
-def test_p_bad_moves_to_the_rate_of_use(model, tmp_path, capsys):
-    probes = save_probes(tmp_path / "probes", model)
-
-    def p_bad(rate: str) -> np.ndarray:
-        run(options(model, f"probes={probes}", f"watch.bad_rate={rate}"), tmp_path / rate)
-        return pd.read_csv(tmp_path / rate / "scores.csv")["p_bad"].dropna().to_numpy()
-
-    half, often = p_bad("null"), p_bad("0.9")
-    assert "assumes that 90% of hands are bad" in capsys.readouterr().err
-    assert often == pytest.approx(half * 0.9 / (half * 0.9 + (1 - half) * 0.1), abs=1e-3)
 
 
 def test_refusals_come_early(model, tmp_path):
