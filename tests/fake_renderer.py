@@ -68,6 +68,13 @@ class FakeRenderer:
             for e, s in zip(embeddings, seeds, strict=True)
         ]
 
+    def sketch(
+        self, embeddings: Sequence[Embedding], seeds: Sequence[int], cell: Cell
+    ) -> list[tuple[Image.Image, Any]]:
+        images = self.render(embeddings, seeds)
+        return [(i, self._rng(e, s, 7).standard_normal((24, 64)).astype(np.float16))
+                for i, e, s in zip(images, embeddings, seeds, strict=True)]  # fmt: skip
+
     def replay(
         self,
         embeddings: Sequence[Embedding],

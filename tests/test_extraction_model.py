@@ -11,12 +11,15 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from badhands import CONF_DIR
+from badhands.cells import Cell
 from badhands.classes import BAD, GLOBAL, GOOD, NOT_HAND
+from badhands.diffusion.sketch import sketch_rows
 from badhands.extraction.bill import make_bill, print_bill, trial
 from badhands.extraction.job import Job
 from badhands.extraction.renderer import PipelineRenderer
 from badhands.extraction.verdicts import Pause, record_of
 from badhands.study.prompts import HANDS, load_prompts
+from badhands.study.sketches import read_sketch, sketch_path
 from badhands.study.study import Study
 from entry_points import load
 from tiny_pipeline import make_pipeline
@@ -106,6 +109,12 @@ def test_pictures_and_activations_do_not_depend_on_what_else_is_in_the_batch(fol
             assert set(again.tensors) == set(job.cells)
             assert all(torch.equal(rows, first[i].tensors[cell]) for cell, rows in again.tensors.items())
     assert len({picture.tobytes() for picture in pictures}) == 6
+    cell = Cell("single.2", 2)
+    assert cell not in job.cells and job.sketch is not None
+    for i, (picture, sketch) in enumerate(renderer.sketch(embeddings[:4], [0, 1, 2, 3], cell)):
+        assert picture.tobytes() == pictures[i].tobytes(), "sketching changes no picture"
+        (again,) = renderer.replay([embeddings[i]], [i], [cell.block], [cell.timestep], [np.arange(256)])
+        assert np.array_equal(sketch, sketch_rows(again.tensors[cell]))
 
 
 def test_a_study_on_a_diffusers_folder_holds_the_rows_that_a_plain_hook_sees(folder, tmp_path, judge):
@@ -113,6 +122,9 @@ def test_a_study_on_a_diffusers_folder_holds_the_rows_that_a_plain_hook_sees(fol
     text = entry.extract(job)
     study = Study(job.root)
     assert study.check() == [] and "4 of 4 chosen images" in text
+    for drawn in study.manifest.entries:
+        named, sketch = read_sketch(sketch_path(study.root, drawn.fingerprint, drawn.id), 256)
+        assert named == str(job.sketch) and np.isfinite(sketch).all() and sketch.std() > 0.1
     records = {image_id: record for (image_id, _), record in study.labels.latest().items()}
     verdicts = {image_id: record.verdict for image_id, record in records.items()}
     assert list(verdicts.values()).count("good") == 2 and list(verdicts.values()).count("no_hand") == 1

@@ -37,7 +37,7 @@ class Bill:
     """Captured tokens an image, mean."""
     tokens_known: bool
     image_bytes: int
-    """One picture, at most."""
+    """One picture and its sketch, at most."""
     capture_bytes: int
     """One image's activations."""
     free: int
@@ -88,7 +88,7 @@ def make_bill(job: Job, labels: Mapping[str, LabelRecord] | None = None) -> Bill
         cells=len(job.cells),
         tokens=tokens,
         tokens_known=bool(chosen),
-        image_bytes=job.spec.height * job.spec.width * 3 + 4096,
+        image_bytes=job.spec.height * job.spec.width * 3 + 4096 + job.sketch_bytes,
         capture_bytes=round(tokens * per_token) + HEADER_BYTES + job.preview_bytes,
         free=shutil.disk_usage(_existing(job.root)).free,
         where=_existing(job.root),

@@ -1,4 +1,4 @@
-"""Stage 1: every planned image, drawn once. The picture first, then its line in the manifest."""
+"""Stage 1: every planned image, drawn once. Its sketch first, then the picture, then its line in the manifest."""
 
 import io
 import logging
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from badhands.cells import Cell
 from badhands.diffusion.fingerprint import differences
 from badhands.diffusion.generation import Embedding
 from badhands.extraction.job import Job
@@ -17,6 +18,7 @@ from badhands.extraction.renderer import Renderer
 from badhands.extraction.workers import Workers
 from badhands.study.journal import write_whole
 from badhands.study.manifest import ImageEntry, pixel_sha256
+from badhands.study.sketches import sketch_path, write_sketch
 from badhands.study.study import Study
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ class RenderTask:
     grid: tuple[int, int]
     images: tuple[Planned, ...]
     embeddings: tuple[Embedding, ...]
+    sketch: Cell | None = None
+    """The cell whose tokens are sketched on the way."""
 
 
 def ready_images(job: Job, study: Study) -> dict[str, ImageEntry]:
@@ -89,7 +93,7 @@ def make_images(job: Job, study: Study, workers: Workers, made_by: Generation) -
             bar.update(len(batch) - len(images))
             if images:
                 texts = tuple(embeddings[planned.prompt.text] for planned in images)
-                yield RenderTask(job.root, fingerprint, grid, images, texts)
+                yield RenderTask(job.root, fingerprint, grid, images, texts, job.sketch)
 
     with tqdm(total=len(job.mine), initial=len(job.mine) - len(missing), desc="images", unit="image") as bar:
         for count in workers.map(render_batch, tasks()):
@@ -101,7 +105,15 @@ def make_images(job: Job, study: Study, workers: Workers, made_by: Generation) -
 def render_batch(renderer: Renderer, task: RenderTask) -> int:
     """Draw and store one batch; returns its size."""
     study = Study(task.root)
-    pictures = renderer.render(task.embeddings, [planned.seed for planned in task.images])
+    seeds = [planned.seed for planned in task.images]
+    if task.sketch is None:
+        pictures = renderer.render(task.embeddings, seeds)
+    else:
+        pictures = []
+        sketched = renderer.sketch(task.embeddings, seeds, task.sketch)
+        for planned, (picture, sketch) in zip(task.images, sketched, strict=True):
+            write_sketch(sketch_path(task.root, task.fingerprint, planned.id), sketch, task.sketch)
+            pictures.append(picture)
     for planned, picture in zip(task.images, pictures, strict=True):
         data = io.BytesIO()
         picture.convert("RGB").save(data, format="PNG")

@@ -14,9 +14,11 @@ from badhands.diffusion.blocks import TokenGrid, check_blocks
 from badhands.diffusion.families import family_of
 from badhands.diffusion.models import ModelSpec, token_grid, transformer_config
 from badhands.diffusion.schedule import choose_timesteps
+from badhands.diffusion.sketch import middle_cell
 from badhands.extraction.plan import Planned, Shard, plan_images
 from badhands.study.choice import LabelChoice
 from badhands.study.prompts import HANDS, Prompt, check_prompts, load_prompts
+from badhands.study.sketches import CHANNELS
 from badhands.study.study import study_folder
 
 HAND_SHARE = {"hands": 0.02, "tiny_hands": 0.25}
@@ -44,6 +46,8 @@ class Job:
     not_hand_tokens: int
     previews: int = 0
     """Longest side, px, of the predicted clean pictures kept for each captured timestep; 0 keeps none."""
+    sketch: Cell | None = None
+    """The cell of which all tokens are sketched while the images are drawn, for masks that learn; None: no sketches."""
     tolerance: float | None = None
     """Least PSNR (dB) at which a replay that is not equal may pass; None: only equal pixels pass."""
     shard: Shard = field(default_factory=Shard)
@@ -95,6 +99,7 @@ class Job:
             timesteps=choose_timesteps(capture["timesteps"], int(capture["of_steps"]), spec.steps),
             not_hand_tokens=int(capture["not_hand_tokens"]),
             previews=int(capture.get("previews") or 0),
+            sketch=middle_cell(config, spec.steps) if capture.get("sketch") else None,
             tolerance=None if tolerance is None else float(tolerance),
             shard=shard,
             workers=_workers(options["workers"], spec, shard, images),
@@ -122,6 +127,11 @@ class Job:
         """Bytes of one image's previews, at most: PNG of noisy pictures hardly shrinks."""
         scale = min(1.0, self.previews / max(self.spec.height, self.spec.width))
         return round(len(self.timesteps) * self.spec.height * self.spec.width * scale**2 * 3)
+
+    @property
+    def sketch_bytes(self) -> int:
+        """Bytes of one image's sketch."""
+        return 2 * CHANNELS * len(self.tokens) if self.sketch else 0
 
     def cell_bytes(self, cell: Cell) -> int:
         """Bytes of one captured token in this cell."""

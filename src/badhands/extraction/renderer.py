@@ -15,6 +15,7 @@ from badhands.diffusion.generation import Embedding
 from badhands.diffusion.models import ModelSpec
 from badhands.diffusion.preview import decode
 from badhands.diffusion.scene import Scene
+from badhands.diffusion.sketch import sketch_rows
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,12 @@ class Renderer(Protocol):
 
     def render(self, embeddings: Sequence[Embedding], seeds: Sequence[int]) -> list[Image.Image]:
         """Up to one batch of pictures."""
+        ...
+
+    def sketch(
+        self, embeddings: Sequence[Embedding], seeds: Sequence[int], cell: Cell
+    ) -> list[tuple[Image.Image, np.ndarray]]:
+        """The same pictures, each with the sketch of all its tokens in one cell, float16[tokens, 64]."""
         ...
 
     def replay(
@@ -66,6 +73,14 @@ class PipelineRenderer:
 
     def render(self, embeddings: Sequence[Embedding], seeds: Sequence[int]) -> list[Image.Image]:
         return self.scene.pictures(self.scene.draw(embeddings, seeds))
+
+    def sketch(
+        self, embeddings: Sequence[Embedding], seeds: Sequence[int], cell: Cell
+    ) -> list[tuple[Image.Image, np.ndarray]]:
+        with capture(self.scene.pipe, [cell.block], [cell.timestep]) as taken:
+            latents = self.scene.draw(embeddings, seeds)
+        images = self.scene.pictures(latents)
+        return [(image, sketch_rows(taken.member(i)[cell])) for i, image in enumerate(images)]
 
     def replay(
         self,

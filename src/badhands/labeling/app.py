@@ -47,7 +47,8 @@ def create_app(desk: Desk, access: Access) -> ASGIApp:
         return await _answer(lambda: _file(desk.thumbnail(request.path_params["id"]), "image/jpeg"))
 
     async def proposals(request: Request) -> Response:
-        return await _answer(lambda: desk.proposals(request.path_params["id"]))
+        annotator = request.query_params.get("annotator", "")
+        return await _answer(lambda: desk.proposals(request.path_params["id"], annotator))
 
     async def read_label(request: Request) -> Response:
         query = request.query_params

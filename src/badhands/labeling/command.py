@@ -4,6 +4,7 @@ python -m badhands.label study=NAME           the page, on this machine
 python -m badhands.label stats study=NAME     progress and agreement between and within annotators
 python -m badhands.label export study=NAME format=coco path=labels.json
 python -m badhands.label import study=NAME format=label_studio path=project.json annotator=anna
+python -m badhands.label masks study=NAME     how good masks are that learn from 8, 16, 32 painted images
 python -m badhands.label propose study=NAME probes=outputs/runs/.../probes
 """
 
@@ -23,7 +24,7 @@ from badhands.labeling.desk import Desk
 from badhands.labeling.exchange import export_labels, import_labels
 from badhands.study.study import Study, study_folder
 
-ACTIONS = ("serve", "stats", "export", "import", "propose")
+ACTIONS = ("serve", "stats", "export", "import", "propose", "masks")
 
 
 def serve(study: Study, host: str, port: int, token: str | None, hosts: tuple[str, ...], browser: bool) -> None:
@@ -80,6 +81,11 @@ def run(cfg: DictConfig) -> None:
         serve(study, str(cfg.host), port, token, hosts, bool(cfg.browser))
     elif cfg.action == "stats":
         print(stats(study))
+    elif cfg.action == "masks":
+        from badhands.labeling.mask_table import mask_table
+
+        table = mask_table(study, str(cfg.annotator or JUDGE))
+        print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     elif cfg.action == "propose":
         if cfg.probes is None:
             raise ValueError("propose needs a probes folder: probes=outputs/runs/.../probes")

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from badhands.labeling.changes import JUDGE, Change, annotator_name, read_change
 from badhands.labeling.differences import Differences
+from badhands.labeling.learned import EVERY, LearnedMasks
 from badhands.labeling.proposals import proposals
 from badhands.study.label_log import record_key
 from badhands.study.labels import LabelRecord, encode_runs
@@ -50,6 +52,7 @@ class Desk:
         self._thumbnails: OrderedDict[str, bytes] = OrderedDict()
         self._verified: set[str] = set()
         self._differences = Differences(study.labels)
+        self._learned = LearnedMasks(study)
         with self._lock:
             self._reload()
             if not self._entries:
@@ -83,6 +86,7 @@ class Desk:
                 for text, line in zip(log.text([*lines]), lines.values(), strict=True)
             ]
             differences = self._differences.all(annotator, order)
+            painted = self._differences.painted(annotator)
         last = next(reversed(lines), None)  # the newest in the file
         rest = {
             "study": {"id": self.study_id, "name": self.study.name},
@@ -90,6 +94,7 @@ class Desk:
             "images": [_image(self._entries[image_id]) for image_id in order],
             "again": order[REPEAT_EVERY - 1 :: REPEAT_EVERY],
             "lag": REPEAT_AFTER,
+            "masks": len(painted) // EVERY,
             "disagreements": differences,
             "last": None if last is None else {"id": last[0], "repeat": last[2]},
         }
@@ -102,12 +107,18 @@ class Desk:
             record = self.study.labels.read([key]).get(key)
             return None if record is None else _label(record, self.study.labels.revision(*key))
 
-    def proposals(self, image_id: str) -> list[dict[str, Any]]:
-        """Masks that machines offer for this image."""
+    def proposals(self, image_id: str, annotator: str = "") -> list[dict[str, Any]]:
+        """Masks that machines offer for this image; the one learned from this annotator's own first."""
         entry = self.entry(image_id)
         with self._lock:
             judged = self.study.labels.read([(image_id, JUDGE, 0)]).get((image_id, JUDGE, 0))
-        return [
+            painted = self._differences.painted(annotator)
+        learned = self._learned.chances(entry, annotator, painted)
+        offered: list[dict[str, Any]] = []
+        if learned is not None:
+            percent = np.rint(100 * learned[1]).astype(int).tolist()
+            offered.append({"source": "learned", "images": learned[0], "chance": percent, "quality": False})
+        return offered + [
             {
                 "source": one.source,
                 "classes": encode_runs(one.classes),
@@ -172,7 +183,8 @@ class Desk:
                 return Conflict(_label(current or empty, labels.revision(*key)))
             self._differences.refresh()
             disagrees = self._differences.of(image_id, record.annotator)
-            return {"revision": labels.revision(*key), "time": now, "disagrees": disagrees}
+            masks = len(self._differences.painted(record.annotator)) // EVERY
+            return {"revision": labels.revision(*key), "time": now, "disagrees": disagrees, "masks": masks}
 
 
 def labelling_order(ids: Any) -> list[str]:

@@ -86,3 +86,12 @@ class Differences:
     def all(self, annotator: str, images: Iterable[str]) -> dict[str, list[str]]:
         """The images that somebody labelled otherwise, with their names."""
         return {image_id: names for image_id in images if (names := self.of(image_id, annotator))}
+
+    def painted(self, annotator: str) -> list[str]:
+        """Images on which this annotator has marked hands, the newest label last."""
+        mine = [
+            (where, key[0])
+            for key, (where, gist) in self._known.items()
+            if key[1] == annotator and key[2] == 0 and gist.painted
+        ]
+        return [image_id for _, image_id in sorted(mine)]

@@ -5,11 +5,12 @@ import { conflictDialog, jumpDialog } from "./dialogs.js";
 import { History } from "./history.js";
 import { helpInto, listen } from "./keys.js";
 import { HandKeys } from "./hand_keys.js";
-import { BAD, GOOD, fromRuns, hands } from "./mask.js";
+import { BAD, GOOD, hands } from "./mask.js";
 import { Outbox } from "./outbox.js";
 import { SIZES, Painter } from "./painter.js";
 import { Panel } from "./panel.js";
 import { FILTERS, isDone, neighbour, queue } from "./plan.js";
+import { Proposals } from "./proposals.js";
 import { Sidebar } from "./sidebar.js";
 import { keep, recallJson } from "./store.js";
 import { isPainted, keyOf, same, verdictOf } from "./study.js";
@@ -30,7 +31,7 @@ export class App {
     this.item = null;
     this.trails = { triage: new Trail(), paint: new Trail() };
     this.decided = []; // items in the order of triage, so that undo can go back to them
-    this.proposals = new Map();
+    this.proposals = new Proposals(this);
     this.pictures = new Map();
     const app = this;
     this.view = new View($("#view"));
@@ -123,9 +124,10 @@ export class App {
       this.view.image = picture;
       this.view.redraw("picture");
       this.#fetchAhead();
-      if (this.mode === "paint") await this.#loadProposals(item);
+      if (this.mode === "paint") await this.proposals.load(item);
     } else {
       this.view.show(null, { h: 1, w: 1, width: 1, height: 1 });
+      this.view.proposed = null;
       this.view.setMask(null, []);
       this.panel.render();
       this.sidebar.render();
@@ -208,7 +210,7 @@ export class App {
   #showState() {
     const { classes, kinds } = this.state;
     this.view.setMask(classes, hands(this.view.size, classes, kinds));
-    this.panel.render();
+    this.proposals.show();
     this.sidebar.render();
     this.sidebar.scrollToCurrent();
   }
@@ -277,34 +279,17 @@ export class App {
     if (this.item) this.change({ note });
   }
 
-  // Proposals -----------------------------------------------------------------------------------------------------
-
-  async #loadProposals(item) {
-    if (!this.proposals.has(item.id)) {
-      const response = await fetch(`api/proposals/${encodeURIComponent(item.id)}`).catch(() => null);
-      if (!response?.ok) return;
-      this.proposals.set(item.id, await response.json());
-    }
-    if (this.item === item) this.panel.render();
-  }
-
-  /** A proposal that knows hands but not their quality takes the quality from the verdict. */
-  acceptProposal(position = 0) {
-    const proposal = this.item && this.proposals.get(this.item.id)?.[position];
-    if (!proposal) return this.panel.say("There is no proposal for this image.");
-    if (!this.ready) return;
-    const length = this.state.classes.length, kinds = fromRuns(proposal.kinds, length);
-    let classes = fromRuns(proposal.classes, length);
-    if (!proposal.quality) classes = classes.map((value) => (value === GOOD || value === BAD ? (this.state.verdict === "bad" ? BAD : GOOD) : value));
-    this.change({ classes, kinds, verdict: verdictOf(classes, this.state.verdict), accepted: true });
-  }
-
   // Other tabs, other days ------------------------------------------------------------------------------------------
 
   #saved({ item, answer }) {
     this.study.disagreements.delete(item.id);
     if (answer.disagrees.length) this.study.disagreements.set(item.id, answer.disagrees);
     this.channel.postMessage({ item, revision: answer.revision });
+    if (answer.masks !== this.study.masks) {
+      this.study.masks = answer.masks;
+      this.proposals.forget();
+      if (this.item && this.mode === "paint") this.proposals.load(this.item);
+    }
     this.sidebar.render();
   }
 

@@ -26,7 +26,8 @@ export function keyTable(app) {
     { group: "Paint", mode: paint, keys: ["a"], text: "Lasso", run: () => app.useTool("lasso") },
     { group: "Paint", mode: paint, keys: ["f"], text: "Fill", run: () => app.useTool("fill") },
     { group: "Paint", mode: paint, keys: ["v"], text: "Pan (also the middle button, or Ctrl and drag)", run: () => app.useTool("pan") },
-    { group: "Paint", mode: paint, keys: ["p"], text: "Accept the proposal", run: () => app.acceptProposal() },
+    { group: "Paint", mode: paint, keys: ["p"], text: "Accept the proposal", run: () => app.proposals.accept() },
+    { group: "Paint", mode: paint, keys: ["q"], text: "Accept the proposal and go on", run: () => app.proposals.acceptAndGo() },
     { group: "Paint", mode: paint, keys: ["n"], text: "Everything still unlabelled is not a hand", run: () => app.hand.restIsNotHand() },
     { group: "Paint", mode: paint, keys: ["Delete"], text: "Clear the mask (undo brings it back)", run: () => app.hand.clear() },
 

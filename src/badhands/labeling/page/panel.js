@@ -50,6 +50,8 @@ export class Panel {
     $("#size").max = SIZES.length - 1;
     $("#size").addEventListener("input", (event) => app.resizeBrush(Number(event.target.value) - SIZES.indexOf(app.painter.size)));
     $("#opacity").addEventListener("input", (event) => app.setOpacity(Number(event.target.value) / 100));
+    on("#accept-go", () => app.proposals.acceptAndGo());
+    $("#threshold").addEventListener("input", (event) => app.proposals.setThreshold(Number(event.target.value)));
     $("#grid").addEventListener("change", () => app.toggleGrid());
     $("#verdict").addEventListener("change", (event) => app.setVerdict(event.target.value || null));
     $("#note").addEventListener("input", () => this.#noteSoon());
@@ -82,15 +84,19 @@ export class Panel {
     const can = app.history.can(item);
     $("#undo").disabled = mode === "triage" ? !app.decided.length && !can.undo : !can.undo;
     $("#redo").disabled = !can.redo;
-    const proposals = app.proposals.get(item.id) ?? [];
+    const proposals = app.proposals.here;
     $("#proposals").hidden = !proposals.length;
     $("#proposals .list").replaceChildren(...proposals.map((proposal, position) => {
       const button = document.createElement("button");
-      button.append(`Accept ${proposal.source}`);
+      button.append(`Accept ${proposal.chance ? `learned from ${proposal.images}` : proposal.source}`);
       if (!position) button.append(Object.assign(document.createElement("kbd"), { textContent: "P" }));
-      button.addEventListener("click", () => app.acceptProposal(position));
+      button.addEventListener("click", () => app.proposals.accept(position));
       return button;
     }));
+    $("#accept-go").hidden = !proposals.length;
+    $("#threshold-row").hidden = !proposals.some((proposal) => proposal.chance);
+    $("#threshold").value = app.proposals.threshold;
+    $("#threshold-text").textContent = `${app.proposals.threshold} %`;
     $("#accepted").hidden = !state.accepted;
   }
 

@@ -19,6 +19,7 @@ export class Study {
     this.order = data.images.map((image) => image.id);
     this.again = new Set(data.again);
     this.lag = data.lag;
+    this.masks = data.masks; // how often masks have been learned: after every eight painted images
     this.disagreements = new Map(Object.entries(data.disagreements));
     this.last = data.last;
     this.version = 0; // counts changes of the states, so that what is made of all of them can be kept until the next

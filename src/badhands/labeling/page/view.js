@@ -27,6 +27,7 @@ export class View extends EventTarget {
     this.x = this.y = 0;
     this.classes = null;
     this.hands = [];
+    this.proposed = null; // classes of a mask that is offered
     this.touched = null; // tokens of the hand that was touched last
     this.overlay = {}; // cursor, brush, rectangle, lasso: what the tools want shown
     this.dirty = new Set();
@@ -194,7 +195,8 @@ export class View extends EventTarget {
       context.globalAlpha = this.opacity;
       context.drawImage(this.tiles, this.x, this.y, w * side, h * tall);
       context.globalAlpha = 1;
-      this.#drawEdges(context, side, tall);
+      this.#drawEdges(context, side, tall, this.classes);
+      if (this.proposed) this.#drawEdges(context, side, tall, this.proposed, [5, 4]);
       this.#drawKinds(context, side, tall);
       if (this.touched) this.#drawTouched(context, side, tall);
     }
@@ -202,8 +204,9 @@ export class View extends EventTarget {
   }
 
   /** Lines round the hands keep them visible whatever the opacity. */
-  #drawEdges(context, side, tall) {
-    const { classes, size: { h, w } } = this;
+  #drawEdges(context, side, tall, classes, dashes = []) {
+    const { h, w } = this.size;
+    context.setLineDash(dashes);
     for (const value of [GOOD, BAD]) {
       context.beginPath();
       for (let token = 0; token < classes.length; token++) {
@@ -220,6 +223,7 @@ export class View extends EventTarget {
       context.strokeStyle = EDGE[value];
       context.stroke();
     }
+    context.setLineDash([]);
   }
 
   /** A dashed line round the hand that flip, local and global speak of. */
