@@ -29,7 +29,7 @@ def features(sketch: NDArray[np.float16], grid: tuple[int, int]) -> NDArray[np.f
     padded = np.pad(own, ((1, 1), (1, 1), (0, 0)), mode="edge")
     height, width = grid
     around = sum(padded[i : i + height, j : j + width] for i in range(3) for j in range(3)) / 9
-    return np.concatenate([own, around], axis=-1).reshape(height * width, -1)
+    return np.concatenate([own, around], axis=-1).reshape(height * width, -1).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
