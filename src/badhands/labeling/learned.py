@@ -41,7 +41,7 @@ class HandProbe:
 
     def chances(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32[n] of features float32[n, 128]."""
-        return 1 / (1 + np.exp(-(x @ self.weight + self.bias)))
+        return (1 / (1 + np.exp(-(x @ self.weight + self.bias)))).astype(np.float32)
 
 
 def fit_hands(images: Sequence[tuple[NDArray[np.float32], LabelRecord]]) -> HandProbe:
