@@ -56,6 +56,8 @@ def test_agrees_with_the_eye_on_generated_hands(judge):
     assert len(pictures) == len(table) >= 200
     found = against_eye(judge.judge(pictures[::2]), table["eye"].to_numpy()[::2])
     assert found["right, of those decided"] >= 0.95
+    assert found["abstained, of all"] <= 0.15
+    assert abs(found["right, good by eye"] - found["right, bad by eye"]) <= 0.08
 
 
 def test_abstentions_have_a_row_of_their_own(judge):
