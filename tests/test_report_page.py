@@ -2,15 +2,19 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
+from badhands.report.answer import answer
 from badhands.report.caveats import caveats, standard_error
-from badhands.report.headline import headline
+from badhands.report.headline import headline, interval
 from badhands.report.report import write_report
+from badhands.report.results import cells_table
 from badhands.run import Run
 from run_folder import BEST, write_run
 
+UNFOLD = "open => document.querySelectorAll('details').forEach((fold) => { fold.open = open; })"
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 
 
@@ -48,7 +52,11 @@ def test_the_page_opens_without_an_error_and_loads_nothing_from_elsewhere(page: 
 
 
 def test_it_tells_question_answer_data_and_numbers(page: Page, run):
+    shown = page.inner_text("main")
+    assert shown.index("Does it know?") < shown.index("A hint: 0.90 in one cell") < shown.index("The data")
+    page.evaluate(UNFOLD, True)
     text = page.inner_text("main")
+    page.evaluate(UNFOLD, False)
     assert "Does it know?" in text and "One direction? No: 0.6 <of> it." in text
     assert "60 images of 30 prompts: 30 with good hands, 30 with bad ones." in text
     assert str(BEST) in text and "0.90" in text and "p = 0.01" in text
@@ -66,8 +74,56 @@ def test_a_figure_opens_large_and_closes(page: Page):
     page.locator("figure img").first.focus()
     page.keyboard.press("Enter")
     assert page.locator("dialog").is_visible()
+    fitted = page.locator("dialog img").bounding_box()
     page.locator("dialog img").click()
+    full = page.evaluate("document.querySelector('dialog img').naturalWidth")
+    assert fitted and page.locator("dialog img").bounding_box()["width"] == full >= fitted["width"]
+    page.click("dialog button")
     assert not page.locator("dialog").is_visible()
+
+
+def test_tables_are_joined_on_the_cell_and_not_on_how_sigma_was_rounded(tmp_path):
+    run = write_run(tmp_path / "run")
+    before = cells_table(run)
+    path = run.folder / "tables" / "headline.csv"
+    table = pd.read_csv(path)
+    table["sigma"] += 1e-9
+    table.to_csv(path, index=False)
+    after = cells_table(Run.open(run.folder))
+    assert len(after) == len(before) == after["cell"].nunique()
+    assert after["d_b"].notna().all() and after["auroc"].notna().all() and after["sigma"].notna().all()
+
+
+def test_the_first_sentence_claims_what_the_gate_and_a_second_study_allow(tmp_path):
+    hint = answer(write_run(tmp_path / "hint"))
+    assert hint and hint.startswith("A hint: 0.90 in one cell, at ") and "reaches" in hint
+    chance = answer(write_run(tmp_path / "chance", strength=0.5))
+    assert chance and chance.startswith("Undecided: no cell")
+    run = write_run(tmp_path / "shown")
+    for outcome, words in [("confirmed", "Shown: 1 of 1"), ("not confirmed", "none of 1 locked claims held")]:
+        row = {"block": "single.1", "timestep": 12, "sentence": "s", "above": 0.5, "value": 0.8, "outcome": outcome}
+        pd.DataFrame([row]).to_csv(run.folder / "tables" / "replication.csv", index=False)
+        assert words in str(answer(Run.open(run.folder)))
+    assert answer(Run.begin(tmp_path / "empty", {})) is None
+
+
+def test_an_interval_that_leaves_everything_open_is_no_number():
+    found = {"direction_loss": 0.3, "direction_loss_lo": -2.0, "direction_loss_hi": 1.0}
+    assert interval(found, "direction_loss") == "undecided"
+    assert interval({**found, "direction_loss_lo": 0.1, "direction_loss_hi": 0.4}, "direction_loss")[:7] == "0.300 ["
+
+
+def test_before_unfolding_it_is_short_and_what_is_wide_can_be_scrolled_by_keyboard(page: Page):
+    for size in ({"width": 390, "height": 844}, {"width": 1200, "height": 900}):
+        page.set_viewport_size(size)
+        assert page.evaluate("document.documentElement.scrollHeight / innerHeight") < 8
+    page.set_viewport_size({"width": 390, "height": 844})
+    wide = page.locator(".scroll.wide[aria-label='Every cell']")
+    assert "scroll sideways" in wide.evaluate("place => getComputedStyle(place, '::before').content")
+    wide.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("place => place.scrollLeft > 0", arg=wide.element_handle())
+    page.set_viewport_size({"width": 1200, "height": 900})
 
 
 def test_a_narrow_window_does_not_scroll_sideways(page: Page):

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from badhands.figures.compare_figures import forest, heatmaps
+from badhands.report.headline import undecided
 from badhands.report.page import data_uri, render
 from badhands.report.results import cell_values
 from badhands.run import Run
@@ -88,6 +89,8 @@ def number(line: pd.Series, key: str) -> str:
         return "–"
     if isinstance(value, str):
         return value
+    if undecided(line, key):
+        return "undecided"
     text = f"{value:.3f}"
     lo, hi = line.get(f"{key}_lo"), line.get(f"{key}_hi")
     if lo is not None and hi is not None and pd.notna(lo) and pd.notna(hi):

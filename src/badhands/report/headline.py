@@ -1,14 +1,18 @@
 """The numbers that a run is known by: for the terminal, the report's cards, W&B's table of runs and the comparison."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from badhands.cells import Cell
-from badhands.report.results import auroc, direction_loss, distances, early, findings, p_family, passed
+from badhands.report.results import auroc, direction_loss, distances, early, p_family, passed
 from badhands.run import Run
 
 Value = float | int | str
+
+WIDE = 0.5
+"""An AUROC, or a difference of two, whose interval is wider than this is known to nobody: "undecided" stands for it."""
 
 
 def summary(run: Run) -> dict[str, Value]:
@@ -91,20 +95,24 @@ def cards(run: Run) -> list[dict[str, str]]:
             card("best in the first fifth of the steps", f"{found['early_auroc']:.2f}", _at(found, "early"))
     if "direction_loss" in found:
         share = f"AUROC, in cells it has not seen{_range(found, 'direction_loss')}"
-        card("lost by one direction", f"{found['direction_loss']:.3f}", share)
+        open_ = undecided(found, "direction_loss")
+        card("lost by one direction", "undecided" if open_ else f"{found['direction_loss']:.3f}", share)
     if "d_b_peak" in found:
         card("D_B peaks at", str(found["d_b_peak_cell"]), f"corrected {interval(found, 'd_b_peak')}")
     return made
 
 
-def answers(run: Run) -> list[str]:
-    """The sentences on top of the report: how well the best cell does, and whether one direction is enough."""
-    told = findings(run)
-    return [told[name] for name in ("best_cell", "one_direction") if name in told]
-
-
-def interval(found: dict[str, Any], key: str) -> str:
+def interval(found: Mapping[str, Any], key: str) -> str:
+    """A value with its interval; "undecided" where the interval leaves everything open."""
+    if undecided(found, key):
+        return "undecided"
     return f"{found[key]:.3f}{_range(found, key)}"
+
+
+def undecided(found: "Mapping[str, Any] | pd.Series", key: str) -> bool:
+    """Whether the interval of an AUROC, or of a difference of two, is too wide to say anything."""
+    lo, hi = found.get(f"{key}_lo"), found.get(f"{key}_hi")
+    return lo is not None and hi is not None and hi - lo > WIDE and not key.startswith("d_b")
 
 
 def _p(found: dict[str, Any]) -> str:
@@ -116,7 +124,7 @@ def _undecided(found: dict[str, Any]) -> bool:
     return found.get("cells_found") == 0
 
 
-def _range(found: dict[str, Any], key: str) -> str:
+def _range(found: Mapping[str, Any], key: str) -> str:
     lo, hi = found.get(f"{key}_lo"), found.get(f"{key}_hi")
     return f" [{lo:.3f}, {hi:.3f}]" if lo is not None and hi is not None else ""
 

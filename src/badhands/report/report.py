@@ -11,11 +11,15 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from badhands.findings.probed import KINDS
+from badhands.findings.probed import answer as shares
+from badhands.report.answer import answer
 from badhands.report.captions import SECTIONS, SENTENCES, WATCHED, caption, section_of, strip_caption
 from badhands.report.caveats import caveats
-from badhands.report.headline import answers, cards
+from badhands.report.headline import cards, interval
 from badhands.report.page import data_uri, render
 from badhands.report.results import cells_table, findings
+from badhands.report.words import WORDS
 from badhands.run import Run
 
 TABLE_ROWS = 400
@@ -44,7 +48,8 @@ def write_report(run: Run) -> Path:
         command="python train.py " + " ".join(run.overrides),
         stopped=run.failed,
         cards=cards(run),
-        answers=answers(run),
+        answer=answer(run),
+        words=WORDS,
         caveats=caveats(run),
         sections=[section for section in sections(run) if section.text or section.figures or section.tables],
         config=yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
@@ -61,9 +66,10 @@ def sections(run: Run) -> list[Section]:
     """The chapters in order: question, data, film strips, measures, probes, everything else."""
     by_id = {name: Section(name, heading) for name, heading in SECTIONS}
     by_id["data"].text = data_text(run)
-    for name, sentence in findings(run).items():
+    told = findings(run)
+    for name in sorted(told, key=lambda name: name != "one_direction"):  # the answer of its section first
         if name in SENTENCES:
-            by_id[SENTENCES[name]].text.append(sentence)
+            by_id[SENTENCES[name]].text.append(told[name])
     if run.strips():
         by_id["watch"].text = [WATCHED, *rate_text(run)]
     for name, path in run.strips().items():
@@ -73,12 +79,37 @@ def sections(run: Run) -> list[Section]:
     for name, path in sorted(run.figures().items(), key=lambda item: section_of(item[0])[1]):
         where, _ = section_of(name)
         by_id[where].figures.append({"name": name, "uri": data_uri(path), "caption": caption(name), "kind": ""})
+    shared = one_direction_table(run)
+    if not shared.empty:
+        by_id["global"].tables.append(shown("AUROC that shared directions lose", shared, folded=False))
+        by_id["global"].text = [_without_numbers(text) for text in by_id["global"].text]
     cells = cells_table(run)
     if not cells.empty:
         by_id["cells"].tables.append(shown("Every cell", cells, folded=False))
     for name, path in run.tables().items():
         by_id["tables"].tables.append(shown(name, run.table(name), note=f"tables/{path.name}"))
     return [by_id[name] for name, _ in SECTIONS]
+
+
+def one_direction_table(run: Run) -> pd.DataFrame:
+    """A row for each way to leave cells out: what one shared direction loses there, and what that says."""
+    verdicts = run.table("verdicts")
+    rows = []
+    for kind, name in KINDS.items() if len(verdicts) else ():
+        lost = [verdicts[verdicts["what"] == f"{what}:{kind}"] for what in ("to_own", "to_rank3")]
+        if any(of.empty for of in lost):
+            continue
+        own, three = (of.iloc[0] for of in lost)
+        values = [interval({"loss": v["value"], "loss_lo": v["lo"], "loss_hi": v["hi"]}, "loss") for v in (own, three)]
+        rows.append((name, *values, shares(own, three)))
+    columns = ["asked on", "lost to the cells' own probes", "lost to three shared directions", "is one enough?"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _without_numbers(sentence: str) -> str:
+    """The answer alone, where a table beside it has the numbers."""
+    head, parted, _ = sentence.partition(" (less than")
+    return f"{head}. The table has the numbers." if parted else sentence
 
 
 def data_text(run: Run) -> list[str]:
@@ -127,7 +158,7 @@ def shown(name: str, frame: pd.DataFrame, folded: bool = True, note: str = "") -
     """A table as HTML: numbers to four digits, at most `TABLE_ROWS` rows."""
     more = f" The first {TABLE_ROWS} of {len(frame)} rows." if len(frame) > TABLE_ROWS else ""
     html = frame.head(TABLE_ROWS).to_html(
-        index=False, border=0, na_rep="–", float_format=lambda v: f"{v:.4g}", escape=True
+        index=False, border=0, na_rep="–", classes=["words"] if len(frame) < 5 else None, float_format=lambda v: f"{v:.4g}", escape=True
     )
     return {"title": name, "html": _Safe(html), "rows": len(frame), "folded": folded, "note": (note + more).strip()}
 

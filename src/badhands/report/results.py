@@ -4,6 +4,7 @@ Every function gives an empty frame (or None) where a run has not come so far.
 """
 
 import json
+from typing import Literal
 
 import pandas as pd
 
@@ -12,7 +13,9 @@ from badhands.run import Run
 from badhands.stats.family import Family
 from badhands.stats.paired import OutOfFold
 
-CELL = ["block", "timestep", "step", "sigma"]
+KEY = ["block", "timestep", "step"]
+"""What tables are joined on: never on sigma, a float that two files may round differently."""
+CELL = [*KEY, "sigma"]
 EARLY = 0.2
 """The first fifth of the steps, in which stopping a bad image saves most of its cost."""
 
@@ -57,12 +60,19 @@ def distances(run: Run) -> pd.DataFrame:
         return pd.DataFrame()
     table = plain[[*CELL, "value"]].rename(columns={"value": "d_b"})
     corrected = rows(run, "cells", "db_corrected", comparison="good_vs_bad")[[*CELL, "value", "lo", "hi"]]
-    table = table.merge(corrected.rename(columns={"value": "d_b_corrected"}), on=CELL)
+    table = join(table, corrected.rename(columns={"value": "d_b_corrected"}))
     for metric, name in (("db_p", "p"), ("db_p_max", "p_max"), ("db_null", "null")):
         one = rows(run, "cells", metric, comparison="good_vs_bad")
         if not one.empty:
-            table = table.merge(one[[*CELL, "value"]].rename(columns={"value": name}), on=CELL)
+            table = join(table, one[[*CELL, "value"]].rename(columns={"value": name}))
     return table
+
+
+def join(first: pd.DataFrame, second: pd.DataFrame, how: Literal["inner", "outer"] = "inner") -> pd.DataFrame:
+    """Two tables of cells side by side; sigma from the first that has it."""
+    both = first.merge(second, on=KEY, how=how, suffixes=("", "_second"))
+    both["sigma"] = both["sigma"].fillna(both.pop("sigma_second"))
+    return both
 
 
 def cell_values(run: Run, curve: str) -> pd.DataFrame:
@@ -83,12 +93,12 @@ def cells_table(run: Run) -> pd.DataFrame:
         parts.append(scores.rename(columns={"value": "auroc", "lo": "auroc_lo", "hi": "auroc_hi"}))
         chance = p_family(run)
         if len(chance):
-            parts[0] = parts[0].merge(chance[[*CELL, "value"]].rename(columns={"value": "auroc_p"}), on=CELL)
+            parts[0] = join(parts[0], chance[[*CELL, "value"]].rename(columns={"value": "auroc_p"}))
     if len(apart):
         parts.append(apart.rename(columns={c: f"d_b_{c}" for c in ("lo", "hi", "p", "p_max", "null")}))
     if not parts:
         return pd.DataFrame()
-    table = parts[0] if len(parts) == 1 else parts[0].merge(parts[1], on=CELL, how="outer")
+    table = parts[0] if len(parts) == 1 else join(parts[0], parts[1], "outer")
     order = [(*block_key(b), -t) for b, t in zip(table["block"], table["timestep"], strict=True)]
     table = table.iloc[sorted(range(len(table)), key=order.__getitem__)].reset_index(drop=True)
     table.insert(0, "cell", [str(Cell(b, int(t))) for b, t in zip(table["block"], table["timestep"], strict=True)])
