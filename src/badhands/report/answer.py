@@ -31,7 +31,9 @@ def answer(run: Run) -> str | None:
             f"told apart {where} {best[0]:.2f} at {best[1]}{rivals and f'; {rivals}'}."
         )
     failed = f", and none of {asked} locked claims held on a second study" if asked else ""
-    value = f"{best[0]:.2f} {where}" if len(through) == 1 else f"good and bad hands are told apart {where} {best[0]:.2f}"
+    value = (
+        f"{best[0]:.2f} {where}" if len(through) == 1 else f"good and bad hands are told apart {where} {best[0]:.2f}"
+    )
     return f"A hint: {value}, at {best[1]}{failed}{rivals and f'; {rivals}'}."
 
 

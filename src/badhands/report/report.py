@@ -158,7 +158,12 @@ def shown(name: str, frame: pd.DataFrame, folded: bool = True, note: str = "") -
     """A table as HTML: numbers to four digits, at most `TABLE_ROWS` rows."""
     more = f" The first {TABLE_ROWS} of {len(frame)} rows." if len(frame) > TABLE_ROWS else ""
     html = frame.head(TABLE_ROWS).to_html(
-        index=False, border=0, na_rep="–", classes=["words"] if len(frame) < 5 else None, float_format=lambda v: f"{v:.4g}", escape=True
+        index=False,
+        border=0,
+        na_rep="–",
+        classes=["words"] if len(frame) < 5 else None,  # cells may break their lines
+        float_format=lambda v: f"{v:.4g}",
+        escape=True,
     )
     return {"title": name, "html": _Safe(html), "rows": len(frame), "folded": folded, "note": (note + more).strip()}
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from badhands.cells import Cell
+from badhands.probes.artifact import Probes
 from badhands.watch.fitting import main_block
 from badhands.watch.overlay import colours
 from badhands.watch.seen import Frame, Seen
@@ -20,7 +22,8 @@ MAP = 33
 
 
 def frame_data(seen: Seen, frame: Frame, member: int = 0) -> dict[str, Any]:
-    """One step as JSON: the preview as a data URI, per block the score and P in thousandths on the token grid."""
+    """One step as JSON: the preview as a data URI; per block P(bad) of the image with the held-out AUROC of its cell
+    (None: no verdict), and P in thousandths on the token grid."""
     i = frame.place(member)
     picture = seen.preview(frame, member)
 
@@ -32,6 +35,7 @@ def frame_data(seen: Seen, frame: Frame, member: int = 0) -> dict[str, Any]:
         "picture": None if picture is None else data_uri(picture),
         "blocks": {
             cell.block: {
+                "p": _number(frame.image_p_bad[cell.block][i]), "auroc": held_out(seen.probes, cell),
                 "score": _number(frame.score[cell.block][i]), "tokens": int(frame.hand[cell.block][i].sum()),
                 "p_bad": thousandths(frame.p_bad[cell.block]), "p_hand": thousandths(frame.p_hand[cell.block]),
                 "hand": frame.hand[cell.block][i].astype(int).tolist(),
@@ -39,6 +43,12 @@ def frame_data(seen: Seen, frame: Frame, member: int = 0) -> dict[str, Any]:
             for cell in frame.cells
         },
     }  # fmt: skip
+
+
+def held_out(probes: Probes, cell: Cell) -> float | None:
+    """Image AUROC of the cell on held-out images of the study, from the probes' card; None if it says nothing."""
+    value = probes.card.get("scores", {}).get(str(cell), {}).get("image_auroc")
+    return None if value is None else _number(value)
 
 
 def head_data(seen: Seen, title: str) -> dict[str, Any]:

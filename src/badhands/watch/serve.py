@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from typing import Any
 
 import uvicorn
@@ -34,7 +35,11 @@ class Live:
         self.port, self.title = port, title
         self._lock = threading.Lock()
         self._run = 0
+        self._polled = 0.0
+        self._ended = False
+        self._last_word = threading.Event()
         self._clear()
+        self._state = "loading the model"
 
     def _clear(self) -> None:
         self._frames: list[dict[str, Any]] = []
@@ -66,6 +71,11 @@ class Live:
         return self
 
     def __exit__(self, *_: Any) -> None:
+        with self._lock:
+            self._ended = True
+            watched = time.monotonic() - self._polled < 2
+        if watched:  # an open page asks three times a second: it shall learn the end before the server goes
+            self._last_word.wait(timeout=3)
         self._server.should_exit = self._server.force_exit = True
         self._thread.join(timeout=5)
         self._socket.close()
@@ -118,9 +128,14 @@ class Live:
             with self._lock:
                 same = query.get("run") == str(self._run) and have.isascii() and have.isdigit()
                 new = self._frames[int(have[:9]) :] if same else list(self._frames)
-                answer = {
-                    "run": self._run, "frames": new, "head": self._head, "state": self._state, "final": self._final,
+                answer: dict[str, Any] = {
+                    "run": self._run, "frames": new, "head": self._head, "state": self._state, "ended": self._ended,
                 }  # fmt: skip
+                if not (same and query.get("final") == "1"):  # the picture is sent once
+                    answer["final"] = self._final
+                self._polled = time.monotonic()
+            if answer["ended"]:
+                self._last_word.set()
             return Response(json.dumps(answer), media_type="application/json", headers={"Cache-Control": "no-store"})
 
         routes = [*(Route(path, file) for path in files), Route("/frames", frames)]
