@@ -44,7 +44,7 @@ def write_run(folder: Path, probe: str = "logistic", group: str | None = None, i
     with run.stage("probes"):
         _scores(probe, strength).to_csv(folder / "tables" / "scores.csv", index=False)
         _baselines().to_csv(folder / "tables" / "baselines.csv", index=False)
-        _global().to_csv(folder / "tables" / "global_direction.csv", index=False)
+        _global().to_csv(folder / "tables" / "verdicts.csv", index=False)
         _write_probes(folder, images, rng, strength)
     tracker.log(run, "probes")
     with run.stage("watch"):
@@ -125,9 +125,10 @@ def _baselines() -> pd.DataFrame:
 
 
 def _global() -> pd.DataFrame:
-    lost = {"probe": "rank1", "metric": "loss", "n": 60}
-    losses = (("none", 0.0), ("block", 0.01), ("window", 0.03))
-    return pd.DataFrame([{**lost, "split": s, "value": v, "lo": v - 0.02, "hi": v + 0.02} for s, v in losses])
+    losses = (("to_rank3:block", 0.04), ("to_own:block", 0.01), ("to_own:window", 0.03))
+    return pd.DataFrame([
+        {"verdict": "one_direction", "what": what, "value": v, "lo": v - 0.02, "hi": v + 0.02} for what, v in losses
+    ])  # fmt: skip
 
 
 def _write_probes(folder: Path, images: int, rng: np.random.Generator, strength: float) -> None:

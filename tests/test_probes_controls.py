@@ -6,7 +6,9 @@ import torch
 
 from badhands.cells import Cell
 from badhands.probes.controls import geometry, prompt_words, x0_variances
-from badhands.probes.task import good_task
+from badhands.probes.position import position_logit
+from badhands.probes.task import Task, good_task
+from badhands.stats.auroc import auroc
 
 
 def test_words_of_the_prompt_are_those_that_tell_prompts_apart():
@@ -14,6 +16,20 @@ def test_words_of_the_prompt_are_those_that_tell_prompts_apart():
     # `a` and `hand` stand in all, `big` and `downwards` in one: only `upwards` is left.
     assert x.tolist() == [[1.0], [0.0], [1.0]]
     assert prompt_words(["same", "same", "same"]).shape == (3, 0)
+
+
+def test_the_place_alone_finds_hands_where_they_lie_and_nothing_where_they_do_not():
+    rng, images, side = np.random.default_rng(0), 20, 16
+    image, token = np.repeat(np.arange(images), side**2), np.tile(np.arange(side**2), images)
+    corner = (token // side < 5) & (token % side < 5)
+    folds = np.arange(images) % 4
+
+    def found(hand: np.ndarray) -> float:
+        task = Task("hand", np.arange(len(token)), image, hand.astype(np.float32), folds, np.ones(len(token)))
+        return float(auroc(position_logit(task, token, np.full((images, 2), side)), hand, fold=folds[image]))
+
+    assert found(corner ^ (rng.random(len(token)) < 0.02)) > 0.9
+    assert abs(found(rng.random(len(token)) < 0.1) - 0.5) < 0.05
 
 
 def test_geometry_is_size_and_place():

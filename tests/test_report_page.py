@@ -134,7 +134,7 @@ def test_a_narrow_window_does_not_scroll_sideways(page: Page):
 
 def test_a_failed_run_is_reported_as_far_as_it_came(tmp_path):
     run = write_run(tmp_path / "run")
-    (run.folder / "tables" / "global_direction.csv").unlink()
+    (run.folder / "tables" / "verdicts.csv").unlink()
     with pytest.raises(RuntimeError), run.stage("probes"):
         raise RuntimeError("out of <memory>")
     text = write_report(Run.open(run.folder)).read_text()

@@ -106,7 +106,8 @@ class Distances:
             value += weight * float(one.terms.sum() - one.null.sum(1).mean())
             null += weight * one.null.sum(1)
             left_out += weight * one.left_out.sum(1)
-        return value, *quadratic_interval(value, float(jackknife_variance(left_out, self._role)), null, level)
+        variance, distance = float(jackknife_variance(left_out, self._role)), min(weights.values()) > 0
+        return value, *quadratic_interval(value, variance, null, level, distance)
 
     def _row(self, cell: Cell, metric: str, value: float, interval=(np.nan, np.nan), split: str = "in-sample") -> None:
         self.table.add(cell, metric, value, interval, probe="moments", split=split, **self.contrast.about)

@@ -4,11 +4,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from badhands.cells import Cell
 from badhands.probes.bank import ProbeBank
 from badhands.probes.controls import Control
 from badhands.probes.data import ProbeData
+from badhands.probes.position import position_logit
 from badhands.probes.scores import Score, TokenScores, image_score, image_scores, mean_pool, token_scores
 from badhands.stats.folds import BAD_IMAGE
 from badhands.stats.headline import headline, plain_features
@@ -36,6 +38,16 @@ def add_each(table: LongTable, cell: Cell | None, scores: Iterable[Score], *, he
     for score in scores:
         columns = {"head": head, "control": "none", "split": "out_of_fold", **about}
         table.add(cell, score.metric, score.value, (score.lo, score.hi), n=score.n, **columns)
+
+
+def add_position(table: LongTable, data: ProbeData) -> None:
+    """The hand head's control: token AUROC of the place on the grid alone, same rows and folds."""
+    task = data.hand
+    assert task is not None
+    logit = position_logit(task, data.cache.tokens.token, data.grids)
+    of = TokenScores(logit, expit(logit), task.y, task.image, task.measure, data.image_label, data.folds)
+    scores = [one for one in token_scores(of, data.weights, data.widening, "hand") if one.metric == "token_auroc"]
+    add_each(table, None, scores, probe="position", head="hand", control="position")
 
 
 def add_kinds(table: LongTable, data: ProbeData, bank: ProbeBank) -> None:

@@ -116,6 +116,7 @@ def token_scores(of: TokenScores, weights: np.ndarray, widening: float, head: st
     token_brier, token_calibration_error. Tokens follow their image in every resampling `weights` [b, images]; intervals
     are as much wider as refitting makes them (`Scored.widening`), which resampling fixed scores leaves out."""
     found, n = [], len(of.y)
+    widening = _eased(widening, of)
     event, rank = (1 - of.y, -of.logit) if head == "good" else (of.y, of.logit)
     unit = of.measure[None, :]
     # The order of tokens is that of the whole sample; resampling only reweights it.
@@ -133,6 +134,15 @@ def token_scores(of: TokenScores, weights: np.ndarray, widening: float, head: st
     ):
         found.append(Score(metric, value, *_interval(value, draws, widening), n))
     return found
+
+
+def _eased(widening: float, of: TokenScores) -> float:
+    """Refitting moves a direction that nothing is known of, and hardly one that tells all: in between, in proportion.
+
+    Simulated: with the whole factor 100 % of intervals hold a token AUROC of 0.7, without it 82 % hold one of 0.5.
+    """
+    area = float(auroc(of.logit, of.y == 1, of.measure, of.fold[of.image]))
+    return 1 + (widening - 1) * (1 - abs(2 * area - 1)) if np.isfinite(area) else widening
 
 
 def _interval(value: float, draws: np.ndarray, widening: float) -> tuple[float, float]:

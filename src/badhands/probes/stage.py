@@ -26,7 +26,7 @@ from badhands.probes.image_means import ImageMeans, image_means
 from badhands.probes.losses import Losses
 from badhands.probes.picture import Previews, Referee, add_picture_rows, beyond_the_picture, picture_scores
 from badhands.probes.saving import to_probes
-from badhands.probes.score_rows import add_baseline, add_kinds, add_scores
+from badhands.probes.score_rows import add_baseline, add_kinds, add_position, add_scores
 from badhands.probes.settings import ProbeSettings
 from badhands.stats.design import Design
 from badhands.stats.intervals import Scored
@@ -125,6 +125,7 @@ def _token_probes(data: ProbeData, table: LongTable, trainer: Trainer) -> list[P
     few = replace(data.settings, penalties=penalties[1::2] if len(penalties) > 2 else penalties)
     hand = train_bank(data.cells, data.width, data.hand, few, data.read(data.hand), trainer)
     add_scores(table, data, hand)
+    add_position(table, data)
     return [good, hand]
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from badhands.cells import Cell
 from badhands.report.results import auroc, direction_loss, distances, early, p_family, passed
 from badhands.run import Run
+from badhands.stats.family import VERDICT_LEVEL
 
 Value = float | int | str
 
@@ -94,7 +95,7 @@ def cards(run: Run) -> list[dict[str, str]]:
         if "early_auroc" in found:
             card("best in the first fifth of the steps", f"{found['early_auroc']:.2f}", _at(found, "early"))
     if "direction_loss" in found:
-        share = f"AUROC, in cells it has not seen{_range(found, 'direction_loss')}"
+        share = f"AUROC, in cells it has not seen{_range(found, 'direction_loss')}, {VERDICT_LEVEL:.2%} interval"
         open_ = undecided(found, "direction_loss")
         card("lost by one direction", "undecided" if open_ else f"{found['direction_loss']:.3f}", share)
     if "d_b_peak" in found:

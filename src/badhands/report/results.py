@@ -136,12 +136,15 @@ def baselines(run: Run) -> pd.DataFrame:
 def direction_loss(run: Run) -> dict[str, float]:
     """AUROC that one shared direction loses to each cell's own probe on cells it was not learned from.
 
-    `direction_loss` is that of the worst kind of left-out cells (block, timestep, window), with its interval. Empty
-    where no cell tells good from bad beyond chance: there is nothing to lose.
+    `direction_loss` is that of the worst kind of left-out cells (block, timestep, window), with the interval of the
+    verdict: the sentence about it has the same. Empty where no cell tells good from bad beyond chance: there is nothing
+    to lose.
     """
-    lost = rows(run, "global_direction", "loss", probe="rank1")
-    lost = lost[lost["split"].isin(("block", "timestep", "window"))] if len(lost) else lost
+    lost = run.table("verdicts")
     if lost.empty or not passed(run).get("auroc"):
+        return {}
+    lost = lost[(lost["verdict"] == "one_direction") & lost["what"].str.startswith("to_own:")]
+    if lost.empty:
         return {}
     most = lost.loc[lost["value"].idxmax()]
     return {"direction_loss": float(most["value"]), "direction_loss_lo": float(most["lo"]),

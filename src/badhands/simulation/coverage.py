@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pandas as pd
 from scipy.special import expit, ndtr
+from scipy.stats import binomtest
 
 from badhands.experiments.costs import Outcome, cost_row
 from badhands.measures.distances import Distances
@@ -21,6 +22,22 @@ from badhands.stats.resampling import image_draws
 
 LOW, HIGH = 0.92, 0.98
 """The bar: between these lies the coverage of a 95 % interval that may be shown."""
+TITLES = {
+    "auroc": "headline AUROC",
+    "gap": "gap between two cells",
+    "mean_over_cells": "mean over cells",
+    "auroc_borrowed": "baseline that is not refitted",
+    "gain_over_a_baseline": "gain over such a baseline",
+    "loss_of_one_direction": "loss of one direction",
+    "token_auroc": "token AUROC",
+    "token_balanced_accuracy": "token balanced accuracy",
+    "corrected_db": "corrected D_B",
+    "db_rise": "late rise of D_B",
+    "auroc_of_frozen_probe": "AUROC of a frozen probe",
+    "cost_per_good": "evaluations per good hand",
+    "cost_ratio": "/ plain reseeding",
+    "cost_every_kind": "/ plain reseeding, every kind",
+}
 TOKEN_METRICS = ("token_auroc", "token_balanced_accuracy")
 STEPS = {cell.timestep: (20 - cell.timestep, cell.timestep / 20) for cell in CELLS}
 
@@ -144,6 +161,11 @@ def coverage(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def _share(share: float, of: int) -> tuple[float, float]:
+    found = binomtest(round(share * of), of).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
 def told(table: pd.DataFrame) -> str:
     """The table as text, kinds by rows, and which of them miss the bar."""
     column = [f"{'planted' if p else 'null'} {n}" for p, n in zip(table["planted"], table["images"], strict=True)]
@@ -151,12 +173,16 @@ def told(table: pd.DataFrame) -> str:
     wide = wide.loc[list(dict.fromkeys(table["what"])), list(dict.fromkeys(column))]
     percent: Callable[[float], str] = lambda share: f"{100 * share:.0f}"  # noqa: E731
     head = "| interval | " + " | ".join(wide.columns) + " |\n|" + "---|" * (len(wide.columns) + 1)
-    lines = [f"| {what} | {' | '.join(percent(v) for v in row)} |" for what, row in zip(wide.index, wide.to_numpy())]  # noqa: B905
-    # A share of few data sets scatters: only what lies outside by more than that misses the bar.
-    slack = 1.96 * np.sqrt(0.95 * 0.05 / table["data_sets"])
-    out = table[(table["coverage"] < LOW - slack) | (table["coverage"] > HIGH + slack)]
+    lines = [
+        f"| {TITLES[what]} | {' | '.join(percent(v) for v in row)} |"
+        for what, row in zip(wide.index, wide.to_numpy(), strict=True)
+    ]
+    # A share of few data sets scatters: only one whose own 95 % interval lies outside misses the bar.
+    ends = [_share(row.coverage, row.data_sets) for row in table.itertuples()]
+    out = table[[high < LOW or low > HIGH for low, high in ends]]
     verdict = f"{len(out)} of {len(table)} miss the bar of {LOW:.0%} to {HIGH:.0%}"
     names = ", ".join(
-        f"{r.what} ({'planted' if r.planted else 'null'}, {r.images}): {r.coverage:.1%}" for r in out.itertuples()
+        f"{TITLES[r.what]} ({'planted' if r.planted else 'null'}, {r.images}): {r.coverage:.1%}"
+        for r in out.itertuples()
     )
     return "\n".join([head, *lines, "", verdict + (f": {names}" if names else "")])

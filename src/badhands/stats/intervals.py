@@ -156,15 +156,21 @@ def jackknife_variance(left_out: Floats, role: NDArray[np.bool_] | None = None) 
     return total
 
 
-def quadratic_interval(value: float, jackknife: float, null: Floats, level: float = 0.95) -> tuple[float, float]:
+def quadratic_interval(
+    value: float, jackknife: float, null: Floats, level: float = 0.95, distance: bool = True
+) -> tuple[float, float]:
     """Interval of a squared distance whose bias has been taken off: corrected D_B.
 
     Its noise has a linear part, which grows with the distance, and a quadratic part, which is all there is without one.
     Leaving out one image at a time counts the first once and the second twice (Efron and Stein 1981); permuted labels
     show the second alone. The interval is as wide as both, and as skewed as the second's share makes it.
 
+    The linear part's spread grows with the root of a distance, so it is symmetric about the root and not about the
+    distance: without that, small estimates have too narrow intervals (89 % at 40 images).
+
     Args:
         jackknife: `jackknife_variance`. null: [permutations], of the plug-in.
+        distance: False for differences of distances, whose spread does not follow their size.
     """
     centred = null - null.mean()
     quadratic = centred.var(ddof=1)
@@ -173,11 +179,13 @@ def quadratic_interval(value: float, jackknife: float, null: Floats, level: floa
     linear = max(jackknife - 2 * quadratic, 0.0)
     tails = np.array([(1 - level) / 2, (1 + level) / 2])
     low, high = np.quantile(centred, tails)
-    share, sd = quadratic / (quadratic + linear), np.sqrt(quadratic + linear)
+    share, sd = (quadratic / (quadratic + linear)) ** 2, np.sqrt(quadratic + linear)
     plain = norm.ppf(tails[1])
     upper = sd * (share * -low / np.sqrt(quadratic) + (1 - share) * plain)
     lower = sd * (share * high / np.sqrt(quadratic) + (1 - share) * plain)
-    return value - float(lower), value + float(upper)
+    straight = np.sqrt(linear) * plain
+    bend = float(straight**2 / (4 * max(value, straight))) if distance and straight > 0 else 0.0
+    return value - float(lower) + bend, value + float(upper) + bend
 
 
 def ratio_interval(
