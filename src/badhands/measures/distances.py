@@ -109,7 +109,14 @@ class Distances:
         variance, distance = float(jackknife_variance(left_out, self._role)), min(weights.values()) > 0
         return value, *quadratic_interval(value, variance, null, level, distance)
 
-    def _row(self, cell: Cell, metric: str, value: float, interval=(np.nan, np.nan), split: str = "in-sample") -> None:
+    def _row(
+        self,
+        cell: Cell,
+        metric: str,
+        value: float,
+        interval: Sequence[float] | np.ndarray = (np.nan, np.nan),
+        split: str = "in-sample",
+    ) -> None:
         self.table.add(cell, metric, value, interval, probe="moments", split=split, **self.contrast.about)
 
 

@@ -68,7 +68,7 @@ class Probes:
     """cell -> {share of good images that may be lost -> image score}: stop an image that scores below it."""
     random_directions: Mapping[Cell, Tensor] = field(default_factory=dict)
     """[m, d] float32: draws from the within-class covariance of tokens, each as long as `directions[cell]`."""
-    card: Mapping = field(default_factory=dict)
+    card: Mapping[str, Any] = field(default_factory=dict)
     """What JSON can hold: fingerprint, generation, study, probe, scores per cell, date, commit."""
 
     @property
@@ -231,7 +231,7 @@ class Probes:
         *,
         fingerprint: str | None = None,
         width: int | None = None,
-        generation: Mapping | None = None,
+        generation: Mapping[str, Any] | None = None,
     ) -> "Probes":
         """Read a folder written by `save`.
 
@@ -282,7 +282,7 @@ class Probes:
         )
 
 
-def _difference(trained: Mapping, present: Mapping) -> str:
+def _difference(trained: Mapping[str, Any], present: Mapping[str, Any]) -> str:
     """`; differing: steps (20, here 28)`, or nothing where one side is unknown."""
     if not trained or not present:
         return ""

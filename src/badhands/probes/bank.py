@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import lightning
 import torch
@@ -23,7 +24,7 @@ Read = Callable[[Cell], Tensor]
 """Rows of a task from one cell, [n, d]."""
 
 
-class CellStream(Dataset):
+class CellStream(Dataset[Any]):
     """Items of `together` cells: their indices and, of each, the [n, d] activations of the task's rows."""
 
     def __init__(self, cells: Sequence[Cell], read: Read, together: int = 1):
@@ -44,7 +45,7 @@ class CellData(lightning.LightningDataModule):
         super().__init__()
         self.stream = CellStream(cells, read, together)
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.stream, batch_size=None, shuffle=False, num_workers=0)
 
 

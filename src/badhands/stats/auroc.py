@@ -1,5 +1,7 @@
 """The area under the ROC curve, written once: ties, weights, folds, and any number of scores and labellings at once."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
@@ -70,7 +72,7 @@ def _parts(fold: ArrayLike | None, n: int) -> list[NDArray[np.intp] | slice]:
     return [np.flatnonzero(fold == f) for f in np.unique(fold)]
 
 
-def _won(score: NDArray, good: NDArray, weight: Floats | None) -> tuple[NDArray, NDArray]:
+def _won(score: NDArray[Any], good: NDArray[Any], weight: Floats | None) -> tuple[NDArray[Any], NDArray[Any]]:
     """Weight of the pairs won, and of all pairs."""
     if weight is not None:
         return _won_weighted(score, good, weight)
@@ -79,7 +81,7 @@ def _won(score: NDArray, good: NDArray, weight: Floats | None) -> tuple[NDArray,
     return won, (n_good * (score.shape[-1] - n_good)).astype(np.float64)
 
 
-def _won_weighted(score: NDArray, good: NDArray, weight: Floats) -> tuple[NDArray, NDArray]:
+def _won_weighted(score: NDArray[Any], good: NDArray[Any], weight: Floats) -> tuple[NDArray[Any], NDArray[Any]]:
     order = np.argsort(score, axis=-1)
     ranked = np.take_along_axis(score, order, -1)
     position = np.arange(score.shape[-1])
@@ -88,13 +90,13 @@ def _won_weighted(score: NDArray, good: NDArray, weight: Floats) -> tuple[NDArra
     ends = np.concatenate([new[..., 1:], np.ones((*ranked.shape[:-1], 1), bool)], -1)
     last = np.flip(np.minimum.accumulate(np.flip(np.where(ends, position, len(position)), -1), -1), -1)
 
-    def sorted_(values: NDArray) -> NDArray:
+    def sorted_(values: NDArray[Any]) -> NDArray[Any]:
         if order.ndim == 1:
             return values[..., order]
         shape = np.broadcast_shapes(order.shape, values.shape)
         return np.take_along_axis(np.broadcast_to(values, shape), np.broadcast_to(order, shape), -1)
 
-    def at(values: NDArray, index: NDArray) -> NDArray:
+    def at(values: NDArray[Any], index: NDArray[Any]) -> NDArray[Any]:
         if index.ndim == 1:
             return values[..., index]
         return np.take_along_axis(values, np.broadcast_to(index, np.broadcast_shapes(index.shape, values.shape)), -1)
@@ -106,7 +108,7 @@ def _won_weighted(score: NDArray, good: NDArray, weight: Floats) -> tuple[NDArra
     return won, of_good.sum(-1) * of_bad.sum(-1)
 
 
-def _ranks(score: NDArray) -> Floats:
+def _ranks(score: NDArray[Any]) -> Floats:
     """1, 2, 3 ... along the last axis; equal scores share the mean of their ranks."""
     flat = score.reshape(-1, score.shape[-1])
     out = np.empty(flat.shape)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +41,8 @@ class Design:
     def of(
         cls,
         label: np.ndarray,
-        text: Sequence | np.ndarray,
-        stratum: Sequence | np.ndarray | None = None,
+        text: Sequence[Any] | np.ndarray,
+        stratum: Sequence[Any] | np.ndarray | None = None,
         n_folds: int = 5,
         draws: int = DRAWS,
         seed: int = 0,

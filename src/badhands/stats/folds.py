@@ -8,6 +8,7 @@ Folds do not look at labels: folds stratified for the labels as they are would f
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ def image_labels(image: np.ndarray, label: np.ndarray, n_images: int) -> np.ndar
     return np.where(bad, BAD_IMAGE, np.where(good, GOOD_IMAGE, NO_HAND_IMAGE)).astype(np.int32)
 
 
-def units_of(text: Sequence | np.ndarray, stratum: Sequence | np.ndarray | None = None) -> NDArray[np.int64]:
+def units_of(text: Sequence[Any] | np.ndarray, stratum: Sequence[Any] | np.ndarray | None = None) -> NDArray[np.int64]:
     """int64[n]: what shares a fold. Images of equal text do; with strata, so do all images of one stratum.
 
     A stratum (images of one matching key) holds as many good as bad images. With some of them in training and some held
@@ -71,10 +72,10 @@ def draw_folds(unit: np.ndarray, n_folds: int, draws: int, seed: int = 0) -> NDA
 
 def make_folds(
     image_label: np.ndarray,
-    text: Sequence | np.ndarray,
+    text: Sequence[Any] | np.ndarray,
     n_folds: int = 5,
     seed: int = 0,
-    stratum: Sequence | np.ndarray | None = None,
+    stratum: Sequence[Any] | np.ndarray | None = None,
 ) -> NDArray[np.int32]:
     """The first blind draw that has both classes in every fold, for probes that need both: int32[n_images].
 

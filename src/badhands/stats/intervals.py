@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -121,7 +122,7 @@ class Scored:
         return float(value[0]), float(lo[0]), float(hi[0])
 
 
-def standard_error(influence: Floats, cluster: NDArray) -> Floats:
+def standard_error(influence: Floats, cluster: NDArray[Any]) -> Floats:
     """Of the mean of influence values [..., n]; those of one cluster int[n] (0, 1, 2 ...) are added up first."""
     n = influence.shape[-1]
     k = int(cluster.max()) + 1
@@ -189,7 +190,7 @@ def quadratic_interval(
 
 
 def ratio_interval(
-    numerator: ArrayLike, denominator: ArrayLike, cluster: NDArray | None = None, level: float = 0.95
+    numerator: ArrayLike, denominator: ArrayLike, cluster: NDArray[Any] | None = None, level: float = 0.95
 ) -> tuple[float, float, float]:
     """Sum over sum, with its interval over independent rows: cost per good hand = evaluations / good hands.
 
@@ -207,7 +208,7 @@ def ratio_interval(
 
 
 def quotient_interval(
-    sums: Sequence[ArrayLike], powers: Sequence[int], cluster: NDArray | None = None, level: float = 0.95
+    sums: Sequence[ArrayLike], powers: Sequence[int], cluster: NDArray[Any] | None = None, level: float = 0.95
 ) -> tuple[float, float, float]:
     """Product of sums to given powers with its interval: (a / b) / (c / d) is sums a, b, c, d, powers 1, -1, -1, 1.
 
@@ -230,7 +231,9 @@ def quotient_interval(
     return value, float(value * np.exp(-wide)), float(value * np.exp(wide))
 
 
-def mean_interval(values: ArrayLike, cluster: NDArray | None = None, level: float = 0.95) -> tuple[float, float, float]:
+def mean_interval(
+    values: ArrayLike, cluster: NDArray[Any] | None = None, level: float = 0.95
+) -> tuple[float, float, float]:
     """Mean of float[n] with its interval; rows of one cluster (int[n], 0, 1, 2 ...) are not independent."""
     rows = np.asarray(values, np.float64)
     units = np.arange(len(rows)) if cluster is None else cluster
