@@ -257,7 +257,7 @@ export class App {
 
   choose(value) {
     this.painter.value = value;
-    this.panel.render();
+    this.proposals.show();
   }
 
   useTool(tool) {

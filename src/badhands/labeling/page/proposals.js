@@ -48,9 +48,10 @@ export class Proposals {
     app.panel.render();
   }
 
-  /** A proposal that knows hands but not their quality takes the quality from the verdict. */
+  /** A proposal that knows hands but not their quality takes it from the verdict, without one from the class in use. */
   #mask(proposal) {
-    const { app } = this, length = app.state.classes.length, hand = app.state.verdict === "bad" ? BAD : GOOD;
+    const { app } = this, length = app.state.classes.length;
+    const hand = { good: GOOD, bad: BAD }[app.state.verdict] ?? (app.painter.value === BAD ? BAD : GOOD);
     if (proposal.chance) {
       const classes = Uint8Array.from(proposal.chance, (chance) => (chance >= this.threshold ? hand : chance <= SURELY_NOT ? NOT_HAND : 0));
       return { classes, kinds: new Uint8Array(length) };
