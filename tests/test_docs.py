@@ -1,4 +1,4 @@
-"""The site of docs/: every page is in its reading order, and it builds without a warning."""
+"""The site of docs/: every page is in its reading order, it builds without a warning, and no line is too long."""
 
 import shutil
 import subprocess
@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from badhands import ROOT
 
 DOCS = ROOT / "docs"
+LONGEST = 120
 
 
 def pages_of(entry: Any) -> Iterator[str]:
@@ -40,3 +43,10 @@ def test_the_site_builds_without_a_warning_and_holds_the_public_face(tmp_path):
     for name in ("cells.Cell", "diffusion.capture.capture", "watch.watcher.watch", "watch.policies.Abort"):
         assert f'id="badhands.{name}"' in api, name
     assert 'id="badhands.probes.artifact.Probes"' in (tmp_path / "site" / "api" / "probes" / "index.html").read_text()
+
+
+@pytest.mark.parametrize("page", sorted(str(p.relative_to(ROOT)) for p in [*DOCS.rglob("*.md"), ROOT / "README.md"]))
+def test_no_line_of_prose_is_too_long(page):
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    long = [k for k, line in enumerate(lines, 1) if len(line) > LONGEST and not line.startswith("|")]
+    assert not long, f"{page}: lines {long} are longer than {LONGEST}"
