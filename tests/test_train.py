@@ -18,6 +18,7 @@ from badhands import ROOT
 from badhands.cells import grid
 from badhands.probes.artifact import Probes
 from badhands.report.compare import compare_folders as compare
+from badhands.report.sweep import CompareRuns
 from badhands.run import Run, runs_under
 from badhands.study.selection import Selection, choose_images, image_table, select
 from badhands.study.study import Study
@@ -107,6 +108,20 @@ def test_the_sweep_ends_with_a_comparison(sweep):
     told = pairs[pairs["value"].notna()].iloc[0]
     assert told["images"] == 20 and told["cells"] == 4 and told["lo"] <= told["value"] <= told["hi"]
     assert "data:image/png" in page and "stopped in its stage" in page and "900" in page
+
+
+def test_detection_against_the_number_of_images_is_a_figure_of_the_comparison(sweep, outputs, monkeypatch):
+    monkeypatch.setattr("badhands.study.study.OUTPUTS", outputs)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", ["study=made", *TRIAL])
+    callback = CompareRuns(power=2)
+    callback._power(cfg, sweep.folder)
+    callback._compare(sweep.folder)
+    curve = pd.read_csv(sweep.folder / "power.csv")
+    assert list(curve["images"]) == [20, 24] and (curve["subsamples"] == 2).all()
+    assert (curve["detected"] == 1).all() and (curve["lo"] < 0.5).all(), "the planted difference is large; two are few"
+    page = (sweep.folder / "compare.html").read_text()
+    assert "Share of 2 subsamples of the study" in page and "Power" in page
 
 
 def test_any_runs_can_be_compared_by_hand(sweep, tmp_path):

@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 import pandas as pd
@@ -12,32 +12,47 @@ from tqdm import tqdm
 
 from badhands import CONF_DIR, OUTPUTS
 
+if TYPE_CHECKING:
+    from badhands.measures.power import Subsample
+    from badhands.study.activations import ActivationCache
+    from badhands.study.choice import Choice
+
 os.environ.setdefault("BADHANDS_OUTPUTS", str(OUTPUTS))
 
 
 @hydra.main(config_path=str(CONF_DIR), config_name="null", version_base="1.3")
 def main(cfg: DictConfig) -> None:
+    try:
+        if cfg.runs < 1:
+            raise ValueError(f"runs={cfg.runs}: give 1 or more")
+        choice, images = open_study(cfg, cfg.fingerprint)
+        cache, folder = images(cfg.images, 0), OUTPUTS / "null" / Path(str(cfg.study)).name
+        print(run(cache, choice.strata, folder, f"{len(cache.images)}-{cfg.permutations}", cfg.runs, cfg.permutations))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+def open_study(cfg: DictConfig, fingerprint: str | None) -> tuple["Choice", "Subsample"]:
+    """The study's choice, and what gives so many of its images, drawn with a seed.
+
+    Raises:
+        ValueError: there is no such study, choice or cell.
+    """
     from badhands.diffusion.schedule import choose_timesteps
     from badhands.study.choice import LabelChoice, read_choice
     from badhands.study.selection import Selection, select
     from badhands.study.study import Study, study_folder
 
-    options: Any = OmegaConf.to_container(cfg, resolve=True)
-    try:
-        if cfg.runs < 1:
-            raise ValueError(f"runs={cfg.runs}: give 1 or more")
-        study = Study(study_folder(str(cfg.study)))
-        choice = read_choice(study.root, LabelChoice.of(options["labels"]))
-        selection = Selection(
-            blocks=tuple(options["capture"]["blocks"]),
-            timesteps=choose_timesteps(options["capture"]["timesteps"], cfg.capture.of_steps, cfg.model.steps),
-            images=cfg.images,
-        )
-        cache = select(study.activations(cfg.fingerprint, choice), selection, strata=choice.strata)
-        folder = OUTPUTS / "null" / study.name
-        print(run(cache, choice.strata, folder, f"{len(cache.images)}-{cfg.permutations}", cfg.runs, cfg.permutations))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    study = Study(study_folder(str(cfg.study)))
+    labels: Any = OmegaConf.to_container(cfg.labels, resolve=True)
+    choice = read_choice(study.root, LabelChoice.of(labels))
+    timesteps = choose_timesteps(cfg.capture.timesteps, cfg.capture.of_steps, cfg.model.steps)
+
+    def images(count: int, seed: int) -> "ActivationCache":
+        selection = Selection(tuple(cfg.capture.blocks), timesteps, images=count, seed=seed)
+        return select(study.activations(fingerprint, choice), selection, strata=choice.strata)
+
+    return choice, images
 
 
 def run(cache: Any, strata: Any, folder: Path, name: str, runs: int, permutations: int) -> str:

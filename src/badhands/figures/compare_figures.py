@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from badhands.cells import block_key
 from badhands.figures.palette import FAINT, INK, NULL
 from badhands.figures.probe_maps import AUROC_CMAP
+from badhands.stats.family import ALPHA
 
 PER_ROW = 4
 
@@ -75,6 +76,26 @@ def forest(pairs: pd.DataFrame) -> bytes:
     axis.grid(axis="x", color=FAINT)
     axis.set_axisbelow(True)
     for side in ("top", "right", "left"):
+        axis.spines[side].set_visible(False)
+    return _png(figure)
+
+
+def power(curve: pd.DataFrame) -> bytes:
+    """Detection over the number of images (columns images, detected, lo, hi, cells). PNG bytes."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained", dpi=130)
+    axis = figure.subplots()
+    x, y = curve["images"], 100 * curve["detected"]
+    error = [y - 100 * curve["lo"], 100 * curve["hi"] - y]
+    axis.errorbar(x, y, yerr=np.abs(error), fmt="o-", color="#0072B2", capsize=3)
+    axis.axhline(100 * ALPHA, color=INK, linewidth=0.8, linestyle=":")
+    for n, share, cells in zip(x, y, curve["cells"], strict=True):
+        axis.annotate(f"{cells:g} cells", (n, share), (0, -14 if share > 50 else 9), textcoords="offset points",
+                      ha="center", fontsize=8, color=INK)  # fmt: skip
+    axis.set_xticks(x, [str(n) for n in x])
+    axis.set(ylim=(-3, 106), xlabel="labelled images", ylabel="found in so many subsamples, %")
+    axis.grid(axis="y", color=FAINT)
+    axis.set_axisbelow(True)
+    for side in ("top", "right"):
         axis.spines[side].set_visible(False)
     return _png(figure)
 

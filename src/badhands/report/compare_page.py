@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from badhands.figures.compare_figures import forest, heatmaps
+from badhands.figures.compare_figures import forest, heatmaps, power
 from badhands.report.headline import undecided
 from badhands.report.page import data_uri, render
 from badhands.report.results import cell_values
@@ -55,6 +55,15 @@ def write_page(
             "intervals over images, of which both have the same. Filled: the interval leaves out 0."
         )
         figures.insert(0, {"name": "Paired differences", "uri": data_uri(forest(told)), "caption": caption})
+    curve = path.parent / "power.csv"
+    if curve.is_file():
+        detected = pd.read_csv(curve)
+        caption = (
+            f"Share of {int(detected['subsamples'].min())} subsamples of the study, for each number of images, in "
+            "which some cell tells good from bad hands beyond chance; bars are 95 % intervals. Subsamples "
+            "overlap, the more the larger they are. Dotted: what studies without anything to find may show."
+        )
+        figures.insert(0, {"name": "Power", "uri": data_uri(power(detected)), "caption": caption})
     lines = [line for _, line in table.iterrows()]
     path.write_text(
         render(
