@@ -1,6 +1,8 @@
 """Captured rows are the truth: against a forward pass written by hand, and without a trace on the picture."""
 
+import gc
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -215,6 +217,22 @@ def test_memory_is_stated_and_does_not_keep_whole_streams(pipe):
     assert taken.host_bytes == 2 * 3 * 8 * 128 * 4 and taken.device_bytes == 0
     storage = {rows.untyped_storage().data_ptr(): rows.untyped_storage().nbytes() for rows in taken.values()}
     assert sum(storage.values()) == taken.host_bytes
+
+
+def test_rows_are_freed_as_soon_as_nobody_reads_them(pipe):
+    # Pinned memory is taken up by the next image only if the last one's is free by then, not at some later collection.
+    gc.collect()
+    gc.disable()
+    try:
+        capturing = capture(pipe, BLOCKS, TIMESTEPS, TOKENS)
+        with capturing as taken:
+            run(pipe)
+        left = [weakref.ref(capturing), weakref.ref(taken)]
+        assert len(taken[taken.cells[0]])
+        del capturing, taken
+        assert [reference() for reference in left] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_non_finite_cells_are_named():

@@ -112,6 +112,9 @@ class capture:
 
     def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
         self._taps.__exit__(kind, value, trace)
+        # The taps hold this capture's callbacks: in a cycle the rows would stay until the next garbage collection, and
+        # the next image would pin host memory anew instead of taking up what torch keeps of the last one's.
+        del self._taps
         if kind is None:
             self._finish()
 
