@@ -50,9 +50,9 @@ def test_strata_exchange_among_themselves(cache):
 
 def test_what_is_planted_passes_the_gate_and_shuffled_studies_rarely_do(cache, tmp_path):
     assert findings_of(cache, None, tmp_path, permutations=200)["auroc"] >= 1
-    text = run(cache, None, tmp_path / "out", "small", runs=10, permutations=100)
+    text = run(cache, None, tmp_path / "out", "small", runs=6, permutations=60)
     assert "gate of 5% holds" in text
-    again = run(cache, None, tmp_path / "out", "small", runs=10, permutations=100)
+    again = run(cache, None, tmp_path / "out", "small", runs=6, permutations=60)
     assert again == text, "kept rows are not made again"
     assert not list((tmp_path / "out").glob("*.npz"))
 
