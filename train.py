@@ -174,7 +174,7 @@ def lock_claims(cfg: DictConfig, run: "Run", cache: "ActivationCache", choice: "
 
 def draw_strips(cfg: DictConfig, study: "Study", folder: Path) -> None:
     """Film strips of fresh (prompt, seed) pairs with the probes' verdict on every patch: strips/*.png."""
-    from badhands.diffusion.models import ModelSpec
+    from badhands.diffusion.spec import ModelSpec
     from badhands.probes.artifact import Probes
     from badhands.watch.fresh_strips import draw_strips as draw
     from badhands.watch.fresh_strips import judge_referee

@@ -18,7 +18,7 @@ from badhands.cells import Cell
 from badhands.classes import BAD, GOOD, NOT_HAND
 from badhands.diffusion.blocks import TokenGrid
 from badhands.diffusion.generation import Embedding
-from badhands.diffusion.models import ModelSpec
+from badhands.diffusion.spec import ModelSpec
 from badhands.extraction.job import Job
 from badhands.extraction.plan import Shard
 from badhands.extraction.renderer import Replay

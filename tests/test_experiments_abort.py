@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from badhands.cells import Cell
-from badhands.diffusion.models import ModelSpec
 from badhands.diffusion.scene import Scene
+from badhands.diffusion.spec import ModelSpec
 from badhands.experiments.abort import (
     Scores,
     abort_table,

@@ -98,7 +98,7 @@ def test_masks_meet_the_place_they_should():
 
     scene.embed(["a hand"])
     canvas = paint(scene, make_probes(), [Pair("a hand", 0), Pair("a hand", 1)])
-    bad = region_tokens(canvas.seen, canvas.seen.of()[-1], 1, "bad")
+    bad = region_tokens(canvas.seen.probes, canvas.seen.grid, canvas.seen.of()[-1], 1, "bad")
     row = mask_row(canvas, 1, to_pixels(bad, (64, 64)))
     assert row is not None and row["bad"] == 1.0 and row["auroc"] == 1.0 and 0 < row["random"] < 1
     assert row["hand"] == pytest.approx(bad.sum() / canvas.region("hand", grow=0)[1].sum(), abs=1e-4)

@@ -11,8 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from badhands.cells import Cell
-from badhands.diffusion.models import ModelSpec
 from badhands.diffusion.scene import Scene
+from badhands.diffusion.spec import ModelSpec
 from badhands.experiments.ablation import AblationStudy, HandTokens, erase_all, run_ablation, what_is_left
 from badhands.experiments.bench import Bench
 from badhands.experiments.erase import Erasure, Whitening, leace, nearest_step

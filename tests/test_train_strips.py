@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from badhands.diffusion.models import ModelSpec
+from badhands.diffusion.spec import ModelSpec
 from badhands.study.manifest import ImageEntry
 from badhands.watch.fresh_strips import draw_strips, fresh_pairs, shown_blocks
 from tiny_pipeline import save_tiny

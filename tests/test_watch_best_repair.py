@@ -125,7 +125,7 @@ def test_what_cannot_be_repaired_is_told(scene, canvas):
 
 def test_the_mask_is_the_bad_tokens_in_pixels(canvas):
     seen, frame = canvas.seen, canvas.seen.of()[-1]
-    bad, hand = (region_tokens(seen, frame, 1, what) for what in ("bad", "hand"))
+    bad, hand = (region_tokens(seen.probes, seen.grid, frame, 1, what) for what in ("bad", "hand"))
     assert 0 < bad.sum() < hand.sum() and not (bad & ~hand).any()
     assert np.array_equal(bad, hand & (frame.p_bad["single.2"][1] >= 0.5).reshape(16, 16))
     plain = np.asarray(seen.mask(1, grow=0))

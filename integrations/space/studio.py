@@ -15,8 +15,8 @@ from torch import Tensor
 
 from badhands import CONF_DIR, Abort, Cell, Probes
 from badhands.cells import block_key
-from badhands.diffusion.models import ModelSpec
 from badhands.diffusion.scene import Pair, Scene
+from badhands.diffusion.spec import ModelSpec
 from badhands.diffusion.taps import AllDropped
 from badhands.figures.palette import FAINT, INK, PAPER
 from badhands.probes.hub import pull

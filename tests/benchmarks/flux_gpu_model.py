@@ -11,9 +11,9 @@ import torch
 
 from badhands.diffusion.blocks import TokenGrid, block_names
 from badhands.diffusion.generation import Embedding, generate_latents
-from badhands.diffusion.models import ModelSpec
 from badhands.diffusion.preview import decode
 from badhands.diffusion.random_model import make_component, published
+from badhands.diffusion.spec import ModelSpec
 
 POST = ("double.12", "single.8", "single.12", "single.16", "single.24", "single.32")
 POST_TIMESTEPS = (20, 19, 18, 17, 15, 12, 8, 3)

@@ -8,7 +8,8 @@ import torch
 from badhands.cells import grid
 from badhands.probes.artifact import Probes, Readout
 from badhands.watch import watch
-from badhands.watch.seen import Frame, Seen
+from badhands.watch.frame import Frame
+from badhands.watch.seen import Seen
 
 
 def random_probes(s: Any) -> Probes:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from badhands.diffusion.models import ModelSpec
 from badhands.diffusion.scene import Scene
+from badhands.diffusion.spec import ModelSpec
 from badhands.probes.artifact import Probes
 from badhands.tiny_hands import CHECKPOINTS
 from badhands.watch import watch

@@ -11,7 +11,7 @@ import diffusers
 import torch
 import transformers
 
-from badhands.diffusion.models import ModelSpec
+from badhands.diffusion.spec import ModelSpec
 
 _WHOLE = 2 * 2**30
 _SAMPLE = 2**20

@@ -3,14 +3,12 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from badhands.diffusion.families import Family
-
-if TYPE_CHECKING:
-    from badhands.diffusion.models import ModelSpec
+from badhands.diffusion.spec import ModelSpec
 
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I8": 1, "U8": 1}
 _DRAWING = 500
@@ -50,7 +48,7 @@ def decoding_bytes(vae: Mapping[str, Any], height: int, width: int, itemsize: in
 
 
 def ways_to_run(
-    spec: "ModelSpec", family: Family, values: Mapping[str, int], vae: Mapping[str, Any], part: str, *, on_gpu: bool
+    spec: ModelSpec, family: Family, values: Mapping[str, int], vae: Mapping[str, Any], part: str, *, on_gpu: bool
 ) -> dict[str, tuple[float, float]]:
     """Setting -> (bytes on the device, bytes on the host) while `part` is at work; the spec's own comes first.
 

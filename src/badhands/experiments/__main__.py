@@ -46,7 +46,7 @@ def run(options: dict[str, Any], folder: Path) -> str:
 
     import torch
 
-    from badhands.diffusion.models import ModelSpec
+    from badhands.diffusion.spec import ModelSpec
     from badhands.experiments.page import write_page
     from badhands.experiments.referee import referee
     from badhands.experiments.training_run import TrainingRun

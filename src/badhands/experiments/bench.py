@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from badhands.diffusion.models import ModelSpec
 from badhands.diffusion.scene import Pair, Scene
+from badhands.diffusion.spec import ModelSpec
 from badhands.experiments.fresh_table import NAME, FreshImages, FreshTable, fill_table
 from badhands.experiments.referee import made_with
 from badhands.experiments.rows import Artist, Draw, Row, fill_rows

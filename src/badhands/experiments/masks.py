@@ -20,7 +20,7 @@ def mask_row(canvas: Canvas, member: int, place: NDArray[np.bool_]) -> dict[str,
     """IoU of each mask with bool[h, w] of malformed pixels, and the AUROC of P(bad) for malformed tokens within the
     hand; None where the judge sees nothing malformed or the probes see no hand."""
     seen, frame = canvas.seen, canvas.seen.of()[-1]
-    bad, hand = (region_tokens(seen, frame, member, what) for what in ("bad", "hand"))
+    bad, hand = (region_tokens(seen.probes, seen.grid, frame, member, what) for what in ("bad", "hand"))
     if not place.any() or not hand.any():
         return None
     rng = np.random.default_rng(canvas.pairs[member].seed)
@@ -28,7 +28,7 @@ def mask_row(canvas: Canvas, member: int, place: NDArray[np.bool_]) -> dict[str,
     random[rng.permutation(np.flatnonzero(hand))[: bad.sum()]] = True
     tokens = {"bad": bad, "bad, dilated": grown(bad), "hand": hand, "random": random.reshape(hand.shape)}
     found = {name: round(iou(to_pixels(mask, place.shape), place), 5) for name, mask in tokens.items()}
-    p_bad = frame.p_bad[telling_block(seen, frame)][frame.place(member)].reshape(hand.shape)
+    p_bad = frame.p_bad[telling_block(seen.probes, frame)][frame.place(member)].reshape(hand.shape)
     h, w = (a // b for a, b in zip(place.shape, hand.shape, strict=True))
     wrong = place.reshape(hand.shape[0], h, hand.shape[1], w).mean((1, 3)) >= 0.5
     area = float(auroc(p_bad[hand], wrong[hand]))

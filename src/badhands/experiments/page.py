@@ -1,28 +1,12 @@
 """experiments.html: what costs how much, and what helps. Read from the folder's tables, whichever are there."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from badhands.experiments.sections import SECTIONS
 from badhands.report.compare_page import number
 from badhands.report.page import data_uri, render
-
-
-@dataclass(frozen=True)
-class Section:
-    """One experiment on the page."""
-
-    name: str
-    """Its table is `<name>.csv`, its figure `<name>.png`."""
-    title: str
-    text: str
-    columns: dict[str, str]
-    """Column of the table -> heading; `<column>_lo` and `_hi` beside it become an interval."""
-    summary: Callable[[pd.DataFrame], pd.DataFrame]
-    """Rows for the table at the top: `what`, and the columns of `SUMMARY`."""
-
 
 SUMMARY = {
     "ratio": "evaluations per good hand / reseeding",
@@ -34,8 +18,6 @@ SUMMARY = {
 
 def write_page(folder: Path, model: str) -> Path:
     """Write the page of what `folder` holds."""
-    from badhands.experiments.sections import SECTIONS
-
     shown, top = [], []
     for section in SECTIONS:
         path = folder / f"{section.name}.csv"
@@ -68,10 +50,3 @@ def _cell(row: pd.Series, key: str) -> str:
     if isinstance(value, (int, bool)) or (isinstance(value, float) and key in ("n", "pairs", "after", "prompts")):
         return f"{value:.0f}"
     return number(row, key)
-
-
-def rows_of(table: pd.DataFrame, column: str, names: Sequence[str]) -> pd.DataFrame:
-    """The rows whose `column` begins with one of `names`, in that order, with `what`."""
-    found = [table[table[column].astype(str).str.startswith(name)] for name in names]
-    rows = pd.concat(found) if found else table.iloc[:0]
-    return rows.assign(what=rows[column])

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from badhands.diffusion.models import ModelSpec
 from badhands.diffusion.scene import Pair
+from badhands.diffusion.spec import ModelSpec
 from badhands.probes.artifact import Probes
 from badhands.watch.fresh import find_judge
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from badhands.diffusion.models import ModelSpec
 from badhands.diffusion.scene import Pair, Scene
+from badhands.diffusion.spec import ModelSpec
 from badhands.extraction.workers import Workers
 from badhands.probes.artifact import Probes
 from badhands.study.journal import write_whole

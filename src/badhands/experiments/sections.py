@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from badhands.experiments.page import Section, rows_of
+from badhands.experiments.section import Section, rows_of
 
 _COST = {
     "n": "images",

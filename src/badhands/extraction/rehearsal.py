@@ -19,8 +19,8 @@ from badhands.classes import BAD, GOOD, NOT_HAND
 from badhands.diffusion.blocks import block_names
 from badhands.diffusion.families import family_of
 from badhands.diffusion.families.published import published_config
-from badhands.diffusion.models import ModelSpec
 from badhands.diffusion.random_model import Scale, count_values, make_folder, published
+from badhands.diffusion.spec import ModelSpec
 from badhands.extraction.bill import duration, size
 from badhands.extraction.job import HAND_SHARE
 from badhands.extraction.meter import Meter

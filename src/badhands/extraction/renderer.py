@@ -12,10 +12,10 @@ from PIL import Image
 from badhands.cells import Cell
 from badhands.diffusion.capture import capture
 from badhands.diffusion.generation import Embedding
-from badhands.diffusion.models import ModelSpec
 from badhands.diffusion.preview import decode
 from badhands.diffusion.scene import Scene
 from badhands.diffusion.sketch import sketch_rows
+from badhands.diffusion.spec import ModelSpec
 
 
 @dataclass(frozen=True)

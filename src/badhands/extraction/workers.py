@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from badhands.diffusion.models import ModelSpec
+from badhands.diffusion.spec import ModelSpec
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

@@ -203,6 +203,10 @@ class Probes:
         (folder / "card.json").write_text(json.dumps(card, indent=1, default=str) + "\n")
         return folder
 
+    def with_card(self, card: dict[str, Any]) -> "Probes":
+        """The same probes with another card."""
+        return replace(self, card=card)
+
     def push_to_hub(
         self,
         repo: str,

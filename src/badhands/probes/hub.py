@@ -1,16 +1,14 @@
 """Probes on the Hugging Face Hub: the artefact, a model card and a `probe_card.json` that say what they are worth."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
-from badhands.cells import PSEUDO_BLOCKS
-from badhands.probes.artifact import Probes
+from badhands.cells import PSEUDO_BLOCKS, Cell
 from badhands.sharing.hub import pull_folder, push_folder
 from badhands.sharing.privacy import refuse_private, texts_of, without_paths
 
@@ -27,8 +25,28 @@ CAUTIONS = (
 )
 
 
+class Artefact(Protocol):
+    """What is sent of `badhands.Probes`."""
+
+    @property
+    def card(self) -> Mapping[str, Any]: ...
+
+    @property
+    def heads(self) -> Iterable[str]: ...
+
+    @property
+    def cells(self) -> tuple[Cell, ...]: ...
+
+    @property
+    def width(self) -> int: ...
+
+    def with_card(self, card: dict[str, Any]) -> "Artefact": ...
+
+    def save(self, folder: Path) -> Any: ...
+
+
 def push(
-    probes: Probes,
+    probes: Artefact,
     repo: str,
     *,
     license: str,
@@ -52,7 +70,7 @@ def pull(repo: str, *, revision: str | None = None) -> Path:
 
 
 def write_folder(
-    probes: Probes, folder: Path, *, license: str, base_model: str | None = None, run: Path | str | None = None
+    probes: Artefact, folder: Path, *, license: str, base_model: str | None = None, run: Path | str | None = None
 ) -> Path:
     """What would be sent: probes.safetensors, card.json, probe_card.json, README.md.
 
@@ -64,7 +82,7 @@ def write_folder(
     cleaned = without_paths(dict(probes.card))
     card = probe_card(cleaned, probes, base_model or _base_model(probes.card), license, evidence(run))
     refuse_private([*texts_of(cleaned, "card.json"), *texts_of(card, "probe_card.json")])
-    replace(probes, card=cleaned).save(folder)
+    probes.with_card(cleaned).save(folder)
     (folder / "probe_card.json").write_text(json.dumps(card, indent=1, default=str) + "\n")
     (folder / "README.md").write_text(readme(card))
     return folder
@@ -107,7 +125,7 @@ def _interval(row: pd.Series) -> dict[str, float]:
 
 
 def probe_card(
-    card: Mapping[str, Any], probes: Probes, base_model: str | None, license: str, found: Mapping[str, Any]
+    card: Mapping[str, Any], probes: Artefact, base_model: str | None, license: str, found: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What OpenInterp's `probe_card.json` asks for, with the names of its controls; what was not run says so."""
     images = found.get("images") or card.get("images") or {}

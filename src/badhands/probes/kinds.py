@@ -6,7 +6,7 @@ Adding one is an entry in `KINDS` and a file in conf/probe/; docs/extending.md w
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,8 +15,27 @@ from badhands.probes.solver import Loss, curvature, hinge_loss, logistic_loss, m
 from badhands.probes.standardise import Standardised
 from badhands.probes.task import Task
 
-if TYPE_CHECKING:  # settings checks its kind against the table below
-    from badhands.probes.settings import ProbeSettings
+
+class FitOptions(Protocol):
+    """What a kind is told. `ProbeSettings` is one: it checks its kind against the table below."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def tolerance(self) -> float: ...
+
+    @property
+    def max_passes(self) -> int: ...
+
+    @property
+    def hidden(self) -> int: ...
+
+    @property
+    def epochs(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -58,11 +77,11 @@ class Kind:
     """It has a layer of hidden units: `settings.hidden` of them."""
 
 
-Fitter = Callable[[Standardised, Task, list[int], list[float], "ProbeSettings"], Fit]
+Fitter = Callable[[Standardised, Task, list[int], list[float], FitOptions], Fit]
 """Fits problem i on training set sets[i] with penalties[i]."""
 
 
-def fit(cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: "ProbeSettings") -> Fit:
+def fit(cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: FitOptions) -> Fit:
     """Fit problem i on training set sets[i] with penalties[i], by the kind that the settings name."""
     assert len(sets) == len(penalties)
     return KINDS[settings.kind].fit(cell, task, sets, penalties, settings)
@@ -76,9 +95,7 @@ def _descent(loss: Loss, at_zero: float, slope: float) -> Fitter:
             and the classes weigh 1/2 each, so the first gradient is a difference of class means.
     """
 
-    def fitted(
-        cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: "ProbeSettings"
-    ) -> Fit:
+    def fitted(cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: FitOptions) -> Fit:
         device = cell.x.device
         difference = (cell.class_means[0] - cell.class_means[1])[:, sets] / cell.scale[:, sets]
         solution = minimise(
@@ -103,16 +120,14 @@ def _midpoint(cell: Standardised, weight: Tensor, sets: list[int]) -> Tensor:
     return -(weight * cell.class_means[:, :, sets].mean(0)).sum(0)
 
 
-def _mass_mean(
-    cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: "ProbeSettings"
-) -> Fit:
+def _mass_mean(cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: FitOptions) -> Fit:
     """w = difference of class means in standardised channels; threshold at the midpoint."""
     difference = cell.class_means[1][:, sets] - cell.class_means[0][:, sets]
     weight = difference / cell.scale[:, sets].square()
     return Fit(weight, _midpoint(cell, weight, sets))
 
 
-def _lda(cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: "ProbeSettings") -> Fit:
+def _lda(cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: FitOptions) -> Fit:
     """w = (shrunk within-class covariance)^-1 (difference of class means); threshold at the midpoint."""
     x, device = cell.x, cell.x.device
     d = x.shape[1]
@@ -140,7 +155,7 @@ def _lda(cell: Standardised, task: Task, sets: list[int], penalties: list[float]
     return Fit(weight, _midpoint(cell, weight, sets).float())
 
 
-def _mlp(cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: "ProbeSettings") -> Fit:
+def _mlp(cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: FitOptions) -> Fit:
     """Adam over all problems side by side, in shuffled batches of tokens; penalty is decoupled weight decay."""
     x, device = cell.x, cell.x.device
     (n, d), k, h = x.shape, len(sets), settings.hidden

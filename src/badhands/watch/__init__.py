@@ -9,8 +9,9 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from badhands.watch.frame import Frame
 from badhands.watch.policies import Abort, Best, Steer
-from badhands.watch.seen import Frame, Seen
+from badhands.watch.seen import Seen
 from badhands.watch.watcher import watch
 
 __all__ = ["Abort", "Best", "Frame", "Seen", "Steer", "watch"]

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     from badhands.diffusion.scene import Pair, Scene
     from badhands.probes.artifact import Probes
+    from badhands.watch.frame import Frame
     from badhands.watch.policies import Policy
     from badhands.watch.repaint import Canvas, Repair
-    from badhands.watch.seen import Frame, Seen
+    from badhands.watch.seen import Seen
     from badhands.watch.serve import Live
     from badhands.watch.settings import PolicyChoice
 
@@ -54,7 +55,7 @@ def run(options: dict[str, Any], folder: Path) -> None:
     with open_page(options["watch"]) as live:  # a taken port is told before anything is loaded
         import torch
 
-        from badhands.diffusion.models import ModelSpec
+        from badhands.diffusion.spec import ModelSpec
         from badhands.watch.settings import PolicyChoice, find_probes, load_probes
 
         torch.set_num_threads(int(options["threads"]))

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from badhands.diffusion.models import ModelSpec
 from badhands.diffusion.scene import Pair
+from badhands.diffusion.spec import ModelSpec
 from badhands.study.prompts import HANDS, load_prompts
 
 FIRST_SEED = 1_000_000

@@ -9,8 +9,8 @@ import pandas as pd
 from PIL import Image
 
 from badhands.cells import PSEUDO_BLOCKS, Cell
-from badhands.diffusion.models import ModelSpec
 from badhands.diffusion.scene import Scene
+from badhands.diffusion.spec import ModelSpec
 from badhands.probes.artifact import Probes
 from badhands.study.manifest import ImageEntry
 from badhands.watch import watch

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from badhands.figures.palette import INK, P_BAD_CMAP, P_BAD_RANGE, PAPER
-from badhands.watch.seen import Frame
+from badhands.watch.frame import Frame
 
 OPACITY = 0.62
 """Of the colour over the picture."""

@@ -13,7 +13,7 @@ from badhands.probes.artifact import Probes
 from badhands.watch.directions import Direction, steering
 
 if TYPE_CHECKING:
-    from badhands.watch.seen import Frame
+    from badhands.watch.frame import Frame
 
 
 class Policy(Protocol):

@@ -8,15 +8,18 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from badhands.cells import PSEUDO_BLOCKS
+from badhands.probes.artifact import Probes
 from badhands.watch.fitting import best_block
-from badhands.watch.seen import Frame, Seen
+from badhands.watch.frame import Frame
 
 Region = Literal["bad", "hand"]
 """`bad`: hand tokens whose P(bad) reaches a bound. `hand`: every token that the hand head calls hand."""
 Mask = NDArray[np.bool_]
 
 
-def region_tokens(seen: Seen, frame: Frame, member: int = 0, what: Region = "hand", p_bad: float = 0.5) -> Mask:
+def region_tokens(
+    probes: Probes, grid: tuple[int, int], frame: Frame, member: int = 0, what: Region = "hand", p_bad: float = 0.5
+) -> Mask:
     """bool[rows, columns] on the token grid, read in the block that tells tokens apart best at that step.
 
     Raises:
@@ -26,17 +29,17 @@ def region_tokens(seen: Seen, frame: Frame, member: int = 0, what: Region = "han
         raise ValueError(f"region={what}: use {' or '.join(get_args(Region))}")
     if not 0 <= p_bad <= 1:
         raise ValueError(f"p_bad={p_bad}: it is a probability, 0 to 1")
-    block = telling_block(seen, frame)
+    block = telling_block(probes, frame)
     i = frame.place(member)
     hand = frame.hand[block][i]
     found = hand if what == "hand" else hand & (frame.p_bad[block][i] >= p_bad)
-    return found.reshape(seen.grid)
+    return found.reshape(grid)
 
 
-def telling_block(seen: Seen, frame: Frame, measure: str = "token_auroc") -> str:
+def telling_block(probes: Probes, frame: Frame, measure: str = "token_auroc") -> str:
     """Of the watched blocks the one that the training study scored best at this step."""
     watched = [cell.block for cell in frame.cells if cell.block not in PSEUDO_BLOCKS]
-    best = best_block(seen.probes, frame.cells[0].timestep, measure)
+    best = best_block(probes, frame.cells[0].timestep, measure)
     return best if best in watched else watched[-1]
 
 
@@ -56,12 +59,3 @@ def to_pixels(tokens: Mask, size: tuple[int, int]) -> Mask:
 def to_image(mask: Mask) -> Image.Image:
     """White where it is to be drawn again, as inpainting pipelines and detailers expect: mode L, 0 and 255."""
     return Image.fromarray(mask.astype(np.uint8) * 255, "L")
-
-
-def mask_image(seen: Seen, member: int = 0, generation: int = -1, what: Region = "bad", p_bad: float = 0.5,
-               grow: int = 1) -> Image.Image:  # fmt: skip
-    """The mask of the last watched step of a member, in picture pixels, dilated by `grow` tokens. See `Seen.mask`."""
-    frames = [frame for frame in seen.of(generation) if member in frame.members]
-    if not frames:
-        raise ValueError("no step was watched, so there is no mask: call the pipeline inside the `with` block")
-    return to_image(to_pixels(grown(region_tokens(seen, frames[-1], member, what, p_bad), grow), seen.size()))

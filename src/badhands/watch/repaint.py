@@ -74,8 +74,10 @@ class Canvas:
 
     def _region(self, member: int, what: Region, p_bad: float, grow: int) -> Mask:
         frame = self.seen.of()[-1]
-        found = region_tokens(self.seen, frame, member, what, p_bad)
-        return grown(found if found.any() else region_tokens(self.seen, frame, member, "hand"), grow)
+        found = region_tokens(self.seen.probes, self.seen.grid, frame, member, what, p_bad)
+        return grown(
+            found if found.any() else region_tokens(self.seen.probes, self.seen.grid, frame, member, "hand"), grow
+        )
 
     def taking(self, other: "Canvas", better: np.ndarray) -> "Canvas":
         """The other's pictures where bool[B] says so."""

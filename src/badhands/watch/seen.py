@@ -2,72 +2,23 @@
 
 import logging
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 from torch import Tensor
 
-from badhands.cells import Cell
 from badhands.diffusion.families import family_of_pipe
 from badhands.diffusion.preview import decode
 from badhands.probes.artifact import Probes
-
-if TYPE_CHECKING:
-    from badhands.watch.region import Region
+from badhands.watch.frame import Frame
+from badhands.watch.region import Region, grown, region_tokens, to_image, to_pixels
 
 log = logging.getLogger(__name__)
 
 SLOW = 1.0
 """Seconds from which on a quicker way to decode a preview is named."""
-
-
-@dataclass
-class Frame:
-    """One step as the probes saw it. B counts the batch members still alive, n the tokens, row-major on the grid."""
-
-    generation: int
-    """Counts the pipeline calls inside one `watch`, from 0."""
-    step: int
-    timestep: int
-    num_steps: int
-    sigma: float
-    members: tuple[int, ...]
-    """Batch members still alive, by their place in the batch that the generation began with."""
-    cells: tuple[Cell, ...]
-    """The trained cells that were read: their timestep is the training schedule's."""
-    hand_logit: dict[str, np.ndarray]
-    """Block -> float32[B, n]; positive means hand."""
-    good_logit: dict[str, np.ndarray]
-    """Block -> float32[B, n]; positive means good."""
-    p_hand: dict[str, np.ndarray]
-    """Block -> float32[B, n], calibrated."""
-    p_bad: dict[str, np.ndarray]
-    """Block -> float32[B, n], calibrated; says something on hand tokens only."""
-    hand: dict[str, np.ndarray]
-    """Block -> bool[B, n]: tokens that the hand head calls hand."""
-    score: dict[str, np.ndarray]
-    """Block -> float32[B]: logit of the mean hand token, low means a bad hand; nan where no hand was found."""
-    image_p_bad: dict[str, np.ndarray]
-    """Block -> float32[B]: P(bad) of the hand, calibrated to the probes' bad rate; nan where no hand was found."""
-    xt_variance: np.ndarray
-    """float32[B]: variance of the step's latent over tokens and channels."""
-    x0_change: np.ndarray
-    """float32[B, n]: log variance of the predicted clean latent over the watched steps so far; -inf at the first."""
-    x0: Tensor | None = None
-    """[B, n, c] float32 on the CPU: the clean latent predicted at this step, kept where a preview was asked for."""
-
-    def place(self, member: int) -> int:
-        """Row of a batch member in the arrays.
-
-        Raises:
-            ValueError: it had been dropped before this step.
-        """
-        if member not in self.members:
-            raise ValueError(f"member {member} was not alive at timestep {self.timestep}")
-        return self.members.index(member)
 
 
 class Seen:
@@ -134,7 +85,7 @@ class Seen:
         return self._decoded[key]
 
     def mask(
-        self, member: int = 0, generation: int = -1, *, what: "Region" = "bad", p_bad: float = 0.5, grow: int = 1
+        self, member: int = 0, generation: int = -1, *, what: Region = "bad", p_bad: float = 0.5, grow: int = 1
     ) -> Image.Image:
         """White where the hand is bad, in picture pixels (mode L): what inpainting pipelines and detailers take.
 
@@ -147,9 +98,11 @@ class Seen:
         Raises:
             ValueError: nothing was watched, an unknown region, a probability outside 0..1.
         """
-        from badhands.watch.region import mask_image
-
-        return mask_image(self, member, generation, what, p_bad, grow)
+        frames = [frame for frame in self.of(generation) if member in frame.members]
+        if not frames:
+            raise ValueError("no step was watched, so there is no mask: call the pipeline inside the `with` block")
+        tokens = region_tokens(self.probes, self.grid, frames[-1], member, what, p_bad)
+        return to_image(to_pixels(grown(tokens, grow), self.size()))
 
     def _decode(self, packed: Tensor) -> Image.Image:
         height, width = self.size()

@@ -15,8 +15,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from badhands.labeling.guard import Access, Guard
+from badhands.watch.frame import Frame
 from badhands.watch.page import FILES, data_uri, frame_data, head_data, served_page
-from badhands.watch.seen import Frame, Seen
+from badhands.watch.seen import Seen
 
 HOST = "127.0.0.1"
 

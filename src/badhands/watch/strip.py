@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from badhands.figures.palette import BAD, GOOD, INK, PAPER
+from badhands.watch.frame import Frame
 from badhands.watch.overlay import colour_bar, enlarged, font, overlay, tint, told
-from badhands.watch.seen import Frame, Seen
+from badhands.watch.seen import Seen
 
 TILE = 148
 """Side of a tile, px (the longer side of the picture)."""

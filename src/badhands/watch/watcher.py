@@ -13,9 +13,10 @@ from badhands.diffusion.taps import Moment, StepEnd, Taps
 from badhands.probes.artifact import Probes
 from badhands.probes.steps import match_steps
 from badhands.watch.fitting import check_model, choose_blocks
+from badhands.watch.frame import Frame
 from badhands.watch.keeping import save
 from badhands.watch.policies import Policy
-from badhands.watch.seen import Frame, Seen
+from badhands.watch.seen import Seen
 
 LEAST_HAND = 3
 """Fewer hand tokens are no hand: the image score is nan, and no policy acts on it."""
