@@ -83,7 +83,7 @@ def test_other_tokens_or_labels_are_not_mixed_into_a_file(tmp_path):
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_values_that_are_not_finite_are_refused_and_nothing_is_written(tmp_path, value):
     bad = tensors(1)
     bad[CELLS[2]][1, 3] = value

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -18,7 +17,7 @@ from badhands.extraction.images import Generation, batches
 from badhands.extraction.job import Job
 from badhands.extraction.renderer import Renderer, Replay
 from badhands.extraction.workers import Workers
-from badhands.study.activation_file import ImageFile, write_image
+from badhands.study.activation_file import ImageFile, is_finite, write_image
 from badhands.study.labels import LabelRecord, token_rows
 from badhands.study.manifest import ImageEntry, pixel_sha256
 from badhands.study.previews import preview_path, preview_timesteps, write_previews
@@ -176,7 +175,7 @@ def _store(study: Study, task: ReplayTask, wanted: Wanted, replay: Replay) -> Re
             return Refusal(entry.id, entry.fingerprint, f"the replay is another picture (PSNR {psnr} dB)", True)
         noted = {"replay_psnr": psnr, "replay_fingerprint": task.fingerprint}
     tensors = {cell: replay.tensors[cell] for cell in task.cells}
-    infinite = [str(cell) for cell, rows in tensors.items() if not bool(torch.isfinite(rows).all())]
+    infinite = [str(cell) for cell, rows in tensors.items() if not is_finite(rows)]
     if infinite:
         more = f" and {len(infinite) - 3} more" if len(infinite) > 3 else ""
         reason = f"activations are not finite in {', '.join(infinite[:3])}{more}"

@@ -59,7 +59,7 @@ def write_image(
     for cell, tensor in tensors.items():
         assert tensor.ndim == 2 and tensor.shape[0] == n, f"{cell}: {tuple(tensor.shape)} for {n} tokens"
         assert str(cell.timestep) in steps, f"{cell}: its timestep has no step and sigma"
-        if not bool(torch.isfinite(tensor).all()):
+        if not is_finite(tensor):
             raise ValueError(f"image {image_id}: activations of {cell} are not finite; nothing was written for it")
     labels = {
         "tokens": torch.from_numpy(np.ascontiguousarray(tokens, np.int32)),
@@ -87,6 +87,11 @@ def write_image(
         data = serialize({**content, **labels}, metadata={"badhands": json.dumps(merged, sort_keys=True)})
         write_locked(path, data)
     return path
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether no value is infinite or not-a-number; both reach the extremes, for which no mask is made."""
+    return not tensor.numel() or all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(tensor))
 
 
 class ImageFile:
