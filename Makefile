@@ -26,8 +26,9 @@ lint: setup
 types: setup
 	$(BIN)/pyright
 
+# A process a core, whole files to each: fixtures of a file are made once. One thread a process.
 test: lint types
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 coverage: setup
 	$(BIN)/python -m pytest --cov=badhands --cov-report=term:skip-covered
