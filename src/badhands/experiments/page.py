@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from badhands.experiments.sections import SECTIONS
-from badhands.report.compare_page import number
+from badhands.report.compare_page import with_interval
 from badhands.report.page import data_uri, render
 
 SUMMARY = {
@@ -49,4 +49,4 @@ def _cell(row: pd.Series, key: str) -> str:
     value = row.get(key)
     if isinstance(value, (int, bool)) or (isinstance(value, float) and key in ("n", "pairs", "after", "prompts")):
         return f"{value:.0f}"
-    return number(row, key)
+    return with_interval(row, key)

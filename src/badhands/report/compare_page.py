@@ -92,14 +92,17 @@ def _row(folder: Path, name: str, run: Run, setting: dict[str, str], line: pd.Se
 
 
 def number(line: pd.Series, key: str) -> str:
+    """An AUROC or a difference of two with its interval, or that the interval is too wide to say anything."""
+    return "undecided" if undecided(line, key) else with_interval(line, key)
+
+
+def with_interval(line: pd.Series, key: str) -> str:
     """A value with its interval where there is one; a dash where there is none."""
     value = line.get(key)
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return "–"
     if isinstance(value, str):
         return value
-    if undecided(line, key):
-        return "undecided"
     text = f"{value:.3f}"
     lo, hi = line.get(f"{key}_lo"), line.get(f"{key}_hi")
     if lo is not None and hi is not None and pd.notna(lo) and pd.notna(hi):
