@@ -1,5 +1,6 @@
 """Pairs of prompt and seed that no study has seen."""
 
+import logging
 from collections.abc import Collection
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 from badhands.diffusion.scene import Pair
 from badhands.diffusion.spec import ModelSpec
 from badhands.study.prompts import HANDS, load_prompts
+
+log = logging.getLogger(__name__)
 
 FIRST_SEED = 1_000_000
 """Of fresh pairs; the seeds of studies start at 0."""
@@ -45,7 +48,10 @@ def study_prompts(name: str | None) -> set[str]:
     """Prompts of the study that probes were trained on; empty where the study is not on this machine."""
     from badhands.study.study import Study, study_folder
 
-    if not name or not study_folder(name).is_dir():
+    if not name:
+        return set()
+    if not study_folder(name).is_dir():
+        log.warning("study %s is not on this machine: its prompts cannot be kept out of the fresh ones", name)
         return set()
     return {entry.prompt for entry in Study(study_folder(name)).manifest.entries}
 
