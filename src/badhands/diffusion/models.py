@@ -13,7 +13,7 @@ import torch
 from badhands.diffusion.blocks import TokenGrid
 from badhands.diffusion.families import Family, family_of
 from badhands.diffusion.families.published import published_config
-from badhands.diffusion.memory import check_memory, folder_values, ways_to_run
+from badhands.diffusion.memory import check_memory, folder_values, keep_freed_memory, ways_to_run
 from badhands.diffusion.spec import ModelSpec
 
 _TEXT = ("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3")
@@ -99,6 +99,7 @@ def load_pipeline(spec: ModelSpec, part: Literal["all", "text", "image"] = "all"
     else:
         pipe.to(device)
     if device.type == "cpu":
+        keep_freed_memory()
         _align(pipe)
     if spec.compile and pipe.transformer is not None:
         pipe.transformer.compile_repeated_blocks()
