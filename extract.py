@@ -8,11 +8,11 @@ import hydra
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 
-from badhands import OUTPUTS
+from badhands.home import OUTPUTS
 
 if TYPE_CHECKING:  # imported when needed, so that --help, --cfg and a wrong option answer at once
+    from badhands.diffusion.workers import MakeRenderer
     from badhands.extraction.job import Job
-    from badhands.extraction.workers import MakeRenderer
 
 os.environ.setdefault("BADHANDS_OUTPUTS", str(OUTPUTS))  # conf/extract.yaml keeps its logs where the studies are
 
@@ -35,9 +35,9 @@ def main(cfg: DictConfig) -> None:
 
 def dry_run(job: "Job") -> str:
     """The bill: nothing is written, and the network is not used."""
+    from badhands.diffusion.workers import use_threads
     from badhands.extraction.bill import make_bill, print_bill, trial
     from badhands.extraction.renderer import PipelineRenderer
-    from badhands.extraction.workers import use_threads
 
     use_threads(job.threads)
     bill = make_bill(job)
@@ -55,14 +55,13 @@ def extract(
         make, generation: the renderer, and the fingerprint of what it makes; by default the job's diffusers pipeline.
     """
     from badhands.diffusion.fingerprint import fingerprint
+    from badhands.diffusion.workers import Workers, use_threads
     from badhands.extraction.bill import make_bill
     from badhands.extraction.captures import capture_images
     from badhands.extraction.images import make_images, open_study
     from badhands.extraction.renderer import PipelineRenderer
     from badhands.extraction.summary import summary
     from badhands.extraction.verdicts import choose_images, label_images
-    from badhands.extraction.workers import Workers, use_threads
-    from badhands.study.choice import write_choice
 
     use_threads(job.threads)
     made_by = generation or fingerprint(job.spec)
@@ -75,7 +74,7 @@ def extract(
         make_bill(job, labels).check_disk()
         chosen = {image_id: labels[image_id] for image_id in choice.ids}
         refused = capture_images(job, study, chosen, workers, made_by, texts)
-        write_choice(study.root, replace(choice, refused=tuple(refusal.image_id for refusal in refused)))
+        replace(choice, refused=tuple(refusal.image_id for refusal in refused)).write(study.root)
     return summary(job, study, labels, choice, refused)
 
 

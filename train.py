@@ -10,12 +10,12 @@ from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from badhands import OUTPUTS
-from badhands.run import git_commit
+from badhands.home import OUTPUTS
+from badhands.report.run import git_commit
 
 if TYPE_CHECKING:  # imported when needed, so that --help, --cfg and a wrong option answer at once
+    from badhands.report.run import Run
     from badhands.report.session import Session
-    from badhands.run import Run
     from badhands.stats.design import Design
     from badhands.study.activations import ActivationCache
     from badhands.study.choice import Choice
@@ -66,8 +66,8 @@ def open_session(cfg: DictConfig) -> "Session":
     """The run folder that Hydra has made, the tracker, and one seed for everything random."""
     from lightning import seed_everything
 
+    from badhands.report.run import Run
     from badhands.report.session import Session
-    from badhands.run import Run
 
     job = HydraConfig.get()
     swept = job.mode == RunMode.MULTIRUN
@@ -102,7 +102,7 @@ def run_name(choices: dict[str, str], overrides: list[str]) -> str:
 def open_data(cfg: DictConfig, folder: Path) -> "tuple[Study, ActivationCache, Design, Choice]":
     """The study, the cells and images that this run uses, what is compared with what; writes tables/images.csv and
     the label sheets."""
-    from badhands.diffusion.schedule import choose_timesteps
+    from badhands.cells import choose_timesteps
     from badhands.measures.describe import describe
     from badhands.study.choice import LabelChoice, read_choice
     from badhands.study.selection import Selection, design_of, select
@@ -150,26 +150,9 @@ def card(cfg: DictConfig, study: "Study", cache: "ActivationCache", choice: "Cho
 
 def lock_claims(cfg: DictConfig, run: "Run", cache: "ActivationCache", choice: "Choice") -> None:
     """Freeze what this run found in a file, for `python -m badhands.replicate`."""
-    from dataclasses import asdict
+    from badhands.replicate.lock import lock_of
 
-    from badhands.findings.facts import Facts
-    from badhands.replication.lock import Lock, claims_of, seeds_of, sha256_of
-
-    facts = Facts.of(run.folder)
-    rows = facts.metric("headline", "auroc")
-    values = {f"{row.block}/t{int(row.timestep)}": float(row.value) for row in rows.itertuples()}
-    claims = claims_of(facts.found.get("auroc", {}), values)
-    probes = run.folder / "probes"
-    lock = Lock(
-        study=str(cfg.study),
-        run=str(run.folder),
-        commit=run.commit,
-        labels=asdict(choice.rule),
-        claims=claims,
-        probes_sha256=sha256_of(probes),
-        seeds=seeds_of(cache.images),
-    )
-    lock.save(Path(cfg.lock).expanduser(), probes)
+    lock_of(run, str(cfg.study), choice.rule, cache.images).save(Path(cfg.lock).expanduser(), run.folder / "probes")
 
 
 def draw_strips(cfg: DictConfig, study: "Study", folder: Path) -> None:

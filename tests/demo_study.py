@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from badhands.classes import BAD, GOOD, NOT_HAND
+from badhands.study.classes import BAD, GOOD, NOT_HAND
 from badhands.study.labels import LabelRecord
 from badhands.study.manifest import ImageEntry, pixel_sha256
 from badhands.study.study import Study

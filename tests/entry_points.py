@@ -4,7 +4,7 @@ import importlib.util
 import sys
 from types import ModuleType
 
-from badhands import ROOT
+from badhands.home import ROOT
 
 
 def load(name: str) -> ModuleType:

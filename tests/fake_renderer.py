@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 
 from badhands.cells import Cell
-from badhands.classes import BAD, GOOD, NOT_HAND
 from badhands.diffusion.blocks import TokenGrid
 from badhands.diffusion.generation import Embedding
 from badhands.diffusion.spec import ModelSpec
@@ -23,6 +22,7 @@ from badhands.extraction.job import Job
 from badhands.extraction.plan import Shard
 from badhands.extraction.renderer import Replay
 from badhands.study.choice import LabelChoice
+from badhands.study.classes import BAD, GOOD, NOT_HAND
 from badhands.study.label_log import LabelLog
 from badhands.study.labels import LabelRecord
 from badhands.study.prompts import Prompt

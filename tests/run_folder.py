@@ -7,8 +7,8 @@ import pandas as pd
 from PIL import Image
 
 from badhands.cells import Cell, grid
+from badhands.report.run import Run
 from badhands.report.tracking import NoTracker, Tracker
-from badhands.run import Run
 from badhands.stats.family import Family
 
 CELLS = grid(["double.0", "single.0", "single.1"], [20, 12, 3])

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from badhands.cells import Cell, grid, in_order
-from badhands.classes import BAD, GLOBAL, GOOD, LOCAL, NOT_HAND
 from badhands.study.activations import write_image
+from badhands.study.classes import BAD, GLOBAL, GOOD, LOCAL, NOT_HAND
 
 IMAGE_STD, PROMPT_STD, TOKEN_STD = 0.5, 0.25, 0.75
 """Standard deviation per channel of what one image, one prompt and one token add. Intra-image correlation: 0.36."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from badhands.cells import Cell
 from badhands.study.activations import ActivationCache, write_image
-from badhands.study.choice import Choice, ChosenImage, LabelChoice, write_choice
+from badhands.study.choice import Choice, ChosenImage, LabelChoice
 from badhands.study.labels import LabelRecord
 from badhands.study.manifest import ImageEntry, pixel_sha256
 from badhands.study.study import Study
@@ -52,5 +52,5 @@ def write_study(root: Path, change: Change = lambda image, cell, x: x, **planted
     verdicts = {name: record.hand_verdict for (name, _), record in records.items()}
     images = tuple(ChosenImage(i, str(v), "judge", records[i, "judge"].digest, "") for i, v in verdicts.items())
     count = {v: sum(verdict == v for verdict in verdicts.values()) for v in ("good", "bad")}
-    write_choice(study.root, Choice(rule, images, labelled=sum(count.values()), bad=count["bad"]))
+    Choice(rule, images, labelled=sum(count.values()), bad=count["bad"]).write(study.root)
     return known

@@ -11,8 +11,9 @@ import torch
 from einops import rearrange
 
 import comfy_standin
-from badhands import ROOT, Cell, watch
+from badhands import Cell, watch
 from badhands.figures.palette import P_BAD_CMAP
+from badhands.home import ROOT
 from badhands.probes.recalibrate import intercept, recalibrate
 from tiny_pipeline import make_pipeline
 from watch_probes import make_probes

@@ -1,4 +1,4 @@
-"""`python -m badhands.compare` and `.report` on run folders as multiruns name them, with commas and equal signs."""
+"""`python -m badhands.report` and `.report.compare` on run folders named by multiruns, with commas and equal signs."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from badhands.arguments import paths_as
+from badhands.home import paths_as
 from run_folder import write_run
 
 NAMES = ("0_data.images=24,experiment=label_noise", '1_it\'s [odd], "quoted" = $x')
@@ -37,7 +37,7 @@ def test_leading_paths_reach_hydra_unchanged_and_options_stay(runs):
 def test_compare_takes_runs_or_the_folder_that_holds_them_and_leaves_nothing_else_behind(runs, tmp_path):
     for at, words in (("both", runs), ("folder", [runs[0].parent])):
         (tmp_path / at).mkdir()
-        done = call("badhands.compare", *words, folder=tmp_path / at)
+        done = call("badhands.report.compare", *words, folder=tmp_path / at)
         assert done.returncode == 0, done.stderr
         names = {path.name for path in (tmp_path / at).iterdir()}
         assert names == {"compare.html", "compare.csv", "compare_pairs.csv"}

@@ -7,6 +7,7 @@ from diffusers import FluxTransformer2DModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from badhands.cells import choose_timesteps
 from badhands.diffusion.blocks import (
     TokenGrid,
     block_names,
@@ -18,7 +19,6 @@ from badhands.diffusion.blocks import (
 )
 from badhands.diffusion.families import FAMILIES, BlockList, family_of
 from badhands.diffusion.families.published import published_config
-from badhands.diffusion.schedule import choose_timesteps
 from tiny_pipeline import make_pipeline
 
 DEV = published_config("black-forest-labs/FLUX.1-dev", "transformer")

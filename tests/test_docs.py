@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from badhands import ROOT
+from badhands.home import ROOT
 
 DOCS = ROOT / "docs"
 LONGEST = 120

@@ -21,11 +21,11 @@ from badhands.experiments.abort import (
     second_look,
 )
 from badhands.experiments.best import best_table, rates
-from badhands.experiments.costs import cost_row, price_of_every_kind
 from badhands.experiments.fresh_table import FreshImages, FreshTable, fill_table
 from badhands.experiments.page import write_page
 from badhands.experiments.rows import Artist
 from badhands.experiments.rules import by_miss, by_price, first_stop, spend
+from badhands.stats.costs import cost_row, price_of_every_kind
 from badhands.watch.policies import Abort
 from badhands.watch.reseed import reseed
 from test_watch_policies import FakeJudge

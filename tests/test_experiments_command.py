@@ -4,9 +4,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from badhands import CONF_DIR
 from badhands.diffusion.fingerprint import folder_hash
 from badhands.experiments.__main__ import run
+from badhands.home import CONF_DIR
 from badhands.watch import fresh
 from test_watch_policies import FakeJudge
 from tiny_pipeline import save_tiny

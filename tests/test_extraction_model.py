@@ -10,14 +10,14 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from badhands import CONF_DIR
 from badhands.cells import Cell
-from badhands.classes import BAD, GLOBAL, GOOD, NOT_HAND
-from badhands.diffusion.sketch import sketch_rows
 from badhands.extraction.bill import make_bill, print_bill, trial
 from badhands.extraction.job import Job
 from badhands.extraction.renderer import PipelineRenderer
+from badhands.extraction.sketch import sketch_rows
 from badhands.extraction.verdicts import Pause, record_of
+from badhands.home import CONF_DIR
+from badhands.study.classes import BAD, GLOBAL, GOOD, NOT_HAND
 from badhands.study.prompts import HANDS, load_prompts
 from badhands.study.sketches import read_sketch, sketch_path
 from badhands.study.study import Study

@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 import fake_renderer as fake
 from badhands.cells import Cell, grid
-from badhands.classes import BAD, GOOD
 from badhands.extraction import bill, captures, images
 from badhands.extraction.captures import psnr_db
 from badhands.extraction.verdicts import Pause
 from badhands.study.choice import LabelChoice, choice_path, read_choice
+from badhands.study.classes import BAD, GOOD
 from badhands.study.labels import LabelRecord
 from badhands.study.manifest import Manifest
 from badhands.study.prompts import Prompt
@@ -179,8 +179,8 @@ def test_shards_in_any_order_and_overlapping_make_the_same_files(tmp_path):
 
 def test_on_gpus_auto_is_a_process_a_card_and_the_files_are_those_of_one_worker(tmp_path, monkeypatch):
     """Three cards that are not there: the processes' renderers say which one they were given."""
+    from badhands.diffusion.workers import Workers
     from badhands.extraction.job import _workers
-    from badhands.extraction.workers import Workers
 
     one, _ = finished(tmp_path / "one")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

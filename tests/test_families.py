@@ -17,9 +17,7 @@ from omegaconf import OmegaConf, open_dict
 from PIL import Image
 
 import family_forwards
-from badhands import CONF_DIR
 from badhands.cells import Cell
-from badhands.classes import BAD, GOOD, NOT_HAND
 from badhands.diffusion.blocks import TokenGrid, block_names, width
 from badhands.diffusion.capture import capture
 from badhands.diffusion.families import family_of, family_of_pipe
@@ -32,6 +30,8 @@ from badhands.diffusion.random_model import count_values, make_folder
 from badhands.diffusion.taps import AllDropped, Taps
 from badhands.extraction.job import Job
 from badhands.extraction.verdicts import Pause
+from badhands.home import CONF_DIR
+from badhands.study.classes import BAD, GOOD, NOT_HAND
 from badhands.study.label_log import LabelLog
 from badhands.study.labels import LabelRecord
 from badhands.study.study import Study

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from badhands.cells import grid
-from badhands.classes import BAD, GOOD
-from badhands.measures.null_runs import findings_of, shuffled, told
-from badhands.null import run
+from badhands.replicate.null import run
+from badhands.replicate.shuffled import findings_of, shuffled, told
 from badhands.study.activations import ActivationCache
+from badhands.study.classes import BAD, GOOD
 from synthetic_cache import write_cache
 
 CELLS = grid(["single.0", "single.1"], [20, 3])

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from badhands.cells import Cell, grid
-from badhands.findings.facts import Facts
-from badhands.findings.measured import by_cell, variance
 from badhands.measures.settings import MeasureConfig
 from badhands.measures.stage import measure
+from badhands.report.findings.facts import Facts
+from badhands.report.findings.measured import by_cell, variance
 from badhands.stats.design import Design
 from badhands.stats.family import Family
 from badhands.stats.long_table import COLUMNS

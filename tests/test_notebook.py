@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from badhands import ROOT
+from badhands.home import ROOT
 
 PATH = ROOT / "notebooks" / "does_it_know.ipynb"
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import badhands
-from badhands import ROOT, cli
+from badhands import __main__ as cli
+from badhands.home import ROOT
 
 MEGABYTES = 60
 
@@ -89,7 +90,7 @@ def test_a_module_command_is_the_module_itself(monkeypatch):
     monkeypatch.setattr("runpy.run_module", lambda name, **_: called.append((name, sys.argv[1:])))
     monkeypatch.setattr(sys, "argv", list(sys.argv))
     cli.main(["compare", "one", "two"])
-    assert called == [("badhands.compare", ["one", "two"])]
+    assert called == [("badhands.report.compare", ["one", "two"])]
 
 
 def test_versions_agree_and_dependencies_have_upper_bounds():

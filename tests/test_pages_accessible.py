@@ -10,7 +10,7 @@ from badhands.report.compare import compare
 from badhands.report.report import write_report
 from badhands.watch import watch
 from demo_study import make_study
-from labeling_site import chromium, open_page, served
+from label_site import chromium, open_page, served
 from run_folder import write_run
 from tiny_pipeline import make_pipeline
 from watch_probes import make_probes

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from badhands.cells import grid
-from badhands.findings.facts import Facts
-from badhands.findings.probed import one_direction
 from badhands.probes.global_direction import make_splits, nearest, try_directions
 from badhands.probes.image_means import ImageMeans
 from badhands.probes.losses import Losses
+from badhands.report.findings.facts import Facts
+from badhands.report.findings.probed import one_direction
 from badhands.stats.design import Design
 from badhands.stats.family import Family
 

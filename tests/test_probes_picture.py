@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 from badhands.cells import Cell
-from badhands.classes import GOOD
 from badhands.probes.picture import (
     CNN,
     REFEREE,
@@ -23,6 +22,7 @@ from badhands.stats.design import Design
 from badhands.stats.headline import fixed_scores, headline, plain_features
 from badhands.stats.intervals import Scored
 from badhands.study.activations import ActivationCache
+from badhands.study.classes import GOOD
 from badhands.study.previews import preview_path, write_previews
 from badhands.study.study import Study
 from synthetic_study import FINGERPRINT, write_study

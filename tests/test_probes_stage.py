@@ -12,7 +12,7 @@ from sklearn.linear_model import Ridge
 from badhands.cells import Cell, grid
 from badhands.measures.settings import MeasureConfig
 from badhands.measures.stage import measure
-from badhands.probes import out_of_fold, stage
+from badhands.probes import stage
 from badhands.probes.artifact import Probes
 from badhands.probes.controls import CONTROLS
 from badhands.probes.settings import ProbeSettings
@@ -20,6 +20,7 @@ from badhands.probes.stage import fit_probes
 from badhands.stats.auroc import auroc
 from badhands.stats.folds import image_labels
 from badhands.stats.intervals import Scored
+from badhands.stats.paired import OUT_OF_FOLD, OutOfFold
 from badhands.study.activations import ActivationCache
 from badhands.study.selection import design_of
 from synthetic_cache import write_cache
@@ -72,7 +73,7 @@ def test_the_tables_hold_claims_token_probes_and_baselines(run):
 
 def test_out_of_fold_scores_are_the_tables(run):
     folder, _, tables = run
-    found = out_of_fold.load(folder)
+    found = OutOfFold.load(folder)
     assert len(found.images) == 60 and found.cells == CELLS[4:] and found.widening >= 1
     headline = tables["headline"].query("metric == 'auroc' and block == 'double.1'")
     for k in (0, 1):
@@ -81,11 +82,11 @@ def test_out_of_fold_scores_are_the_tables(run):
     for fold in found.fold:
         of = dict(zip(found.group, fold, strict=True))
         assert all(of[g] == f for g, f in zip(found.group, fold, strict=True))
-    with np.load(folder / out_of_fold.NAME) as arrays:
+    with np.load(folder / OUT_OF_FOLD) as arrays:
         assert arrays["good_logit"].shape == (4, len(arrays["good_rows"]))
         assert arrays["hand_p"].min() >= 0 and arrays["hand_p"].max() <= 1
     with pytest.raises(ValueError, match="probes were not fitted"):
-        out_of_fold.load(folder / "tables")
+        OutOfFold.load(folder / "tables")
 
 
 def test_the_artefact_reads_back_and_scores_like_the_run(run):
@@ -160,7 +161,7 @@ def test_what_was_computed_is_kept_when_a_later_part_fails(run, tmp_path, monkey
         fit_probes(cache, tmp_path / "run", CHEAP, design=design_of(cache, n_folds=4, draws=3, permutations=100))
     assert len(pd.read_csv(tmp_path / "run" / "tables" / "scores.csv").query("control == 'none'")) == 60
     assert "best_cell" in told(tmp_path / "run")
-    assert (tmp_path / "run" / "probes" / "card.json").exists() and (tmp_path / "run" / out_of_fold.NAME).exists()
+    assert (tmp_path / "run" / "probes" / "card.json").exists() and (tmp_path / "run" / OUT_OF_FOLD).exists()
 
 
 def told(folder) -> dict[str, str]:

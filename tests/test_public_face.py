@@ -10,7 +10,8 @@ import badhands
 
 def test_public_names_import_in_a_fresh_process_whatever_was_imported_before():
     for before in ("", "import badhands.watch.overlay\n"):
-        code = before + "from badhands import Abort, Cell, Probes, Steer, capture, watch\nassert callable(watch)\n"
+        names = "Abort, BadHandCallback, Cell, Probes, Steer, capture, watch"
+        code = f"{before}from badhands import {names}\nassert callable(watch)\n"
         code += "import badhands\nassert set(badhands.__all__) <= {*dir(badhands), *badhands._HOMES, 'watch'}"
         subprocess.run([sys.executable, "-c", code], check=True)
 

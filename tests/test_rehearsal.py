@@ -12,12 +12,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
-from badhands import CONF_DIR
-from badhands.extraction import rehearsal
 from badhands.extraction.job import Job
-from badhands.extraction.meter import Meter, tree_bytes
-from badhands.extraction.rehearsal import Rehearsal
 from badhands.extraction.verdicts import Pause
+from badhands.home import CONF_DIR
+from badhands.rehearse import rehearsal
+from badhands.rehearse.meter import Meter, tree_bytes
+from badhands.rehearse.rehearsal import Rehearsal
 from badhands.watch.__main__ import run as watch_command
 from entry_points import load
 

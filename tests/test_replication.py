@@ -9,8 +9,8 @@ import torch
 
 from badhands.cells import Cell
 from badhands.probes.artifact import Probes, Readout
-from badhands.replication.lock import Claim, Lock, claims_of, probes_folder, sha256_of
-from badhands.replication.replicate import image_scores, replicate, told
+from badhands.replicate.lock import Claim, Lock, claims_of, probes_folder, sha256_of
+from badhands.replicate.outcomes import image_scores, replicate, told
 from badhands.study.study import Study
 from synthetic_study import FINGERPRINT, write_study
 

@@ -11,7 +11,7 @@ from badhands.report.caveats import caveats, standard_error
 from badhands.report.headline import headline, interval
 from badhands.report.report import write_report
 from badhands.report.results import cells_table
-from badhands.run import Run
+from badhands.report.run import Run
 from run_folder import BEST, write_run
 
 UNFOLD = "open => document.querySelectorAll('details').forEach((fold) => { fold.open = open; })"

@@ -12,9 +12,9 @@ import wandb
 
 from badhands.report import headline
 from badhands.report.local_trackers import TensorBoardTracker
+from badhands.report.run import Run
 from badhands.report.session import Session
 from badhands.report.tracking import CsvTracker, NoTracker, Tracker, WandbTracker
-from badhands.run import Run
 from run_folder import BEST, auroc_of, write_run
 from wandb_log import offline_runs
 

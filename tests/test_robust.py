@@ -8,8 +8,8 @@ from torch import Tensor
 
 from badhands.cells import Cell, grid
 from badhands.report.report import data_text
-from badhands.run import Run
-from badhands.study.choice import Choice, LabelChoice, choice_path, read_choice, write_choice
+from badhands.report.run import Run
+from badhands.study.choice import Choice, LabelChoice, choice_path, read_choice
 from badhands.study.study import Study
 from synthetic_study import write_study
 from test_train import here
@@ -87,7 +87,7 @@ def test_the_report_says_how_many_labels_are_disputed_and_whose_won(tmp_path):
     choice = read_choice(root, rule)
     choice_path(root, rule).unlink()
     disputed = choice.ids[:3]
-    write_choice(root, Choice(rule, choice.images, labelled=20, bad=10, conflicts=disputed))
+    Choice(rule, choice.images, labelled=20, bad=10, conflicts=disputed).write(root)
     from badhands.measures.describe import describe
 
     run = Run.begin(tmp_path / "run", {})

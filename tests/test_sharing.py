@@ -12,11 +12,11 @@ import yaml
 from PIL import Image
 
 from badhands import Probes
-from badhands.labeling.exchange.png_masks import read_masks
+from badhands.label.exchange.png_masks import read_masks
 from badhands.probes.hub import write_folder
-from badhands.publish import publish
-from badhands.sharing.dataset import export_study, import_study
-from badhands.sharing.privacy import private_things, pseudonyms, without_paths
+from badhands.publish.__main__ import publish
+from badhands.publish.dataset import export_study, import_study
+from badhands.study.privacy import private_things, pseudonyms, without_paths
 from badhands.study.study import Study
 from hub_standin import serving
 from run_folder import BEST, write_run

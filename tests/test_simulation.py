@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from badhands.coverage import run
-from badhands.simulation.coverage import TITLES, coverage, told
-from badhands.simulation.studies import CELLS, CHANNELS, Study, distance
+from badhands.replicate.coverage import run
+from badhands.replicate.simulated import TITLES, coverage, told
+from badhands.replicate.simulated_studies import CELLS, CHANNELS, Study, distance
 
 SETS = 8
 

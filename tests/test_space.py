@@ -9,10 +9,11 @@ import time
 import numpy as np
 import pytest
 
-from badhands import ROOT, watch
+from badhands import watch
 from badhands.diffusion.scene import Pair, Scene
+from badhands.home import ROOT
 from badhands.tiny_hands.attributes import random_captions
-from labeling_site import chromium
+from label_site import chromium
 from watch_probes import make_probes
 
 CAPTION = random_captions(1, seed=1)[0][0]

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from badhands.cells import Cell, grid
-from badhands.classes import BAD, GOOD, NOT_HAND
 from badhands.study.activations import ActivationCache, ImageInfo, write_image
+from badhands.study.classes import BAD, GOOD, NOT_HAND
 
 CELLS = grid(["double.1", "single.2"], [20, 3])
 META = {"prompt": "a hand", "seed": 3, "grid": [4, 6], "steps": {20: (0, 1.0), 3: (17, 0.123456789)}}

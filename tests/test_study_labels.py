@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from badhands.classes import BAD, GLOBAL, GOOD, LOCAL, NOT_HAND, UNLABELLED
 from badhands.study import journal
 from badhands.study.choice import LabelChoice
+from badhands.study.classes import BAD, GLOBAL, GOOD, LOCAL, NOT_HAND, UNLABELLED
 from badhands.study.label_log import LabelLog
 from badhands.study.labels import LabelRecord, choose_balanced, decode_runs, encode_runs, token_rows
 

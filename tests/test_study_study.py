@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from badhands.cells import Cell
-from badhands.classes import BAD, NOT_HAND
 from badhands.study.activations import write_image
 from badhands.study.choice import Choice, ChosenImage, LabelChoice
+from badhands.study.classes import BAD, NOT_HAND
 from badhands.study.labels import LabelRecord
 from badhands.study.manifest import ImageEntry, Manifest, pixel_sha256
 from badhands.study.study import Study, study_folder

@@ -12,14 +12,15 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 
-from badhands import ROOT
 from badhands.cells import grid
+from badhands.home import ROOT
 from badhands.probes.artifact import Probes
+from badhands.replicate.power import PowerCurve
 from badhands.report.compare import compare_folders as compare
+from badhands.report.run import Run, runs_under
 from badhands.report.sweep import CompareRuns
-from badhands.run import Run, runs_under
 from badhands.study.selection import Selection, choose_images, image_table, select
 from badhands.study.study import Study
 from entry_points import load
@@ -114,9 +115,9 @@ def test_detection_against_the_number_of_images_is_a_figure_of_the_comparison(sw
     monkeypatch.setattr("badhands.study.study.OUTPUTS", outputs)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", ["study=made", *TRIAL])
-    callback = CompareRuns(power=2)
-    callback._power(cfg, sweep.folder)
-    callback._compare(sweep.folder)
+    cfg = OmegaConf.merge(cfg, {"hydra": {"mode": "MULTIRUN", "sweep": {"dir": str(sweep.folder)}}})
+    for callback in (PowerCurve(subsamples=2), CompareRuns()):
+        callback.on_multirun_end(cfg)
     curve = pd.read_csv(sweep.folder / "power.csv")
     assert list(curve["images"]) == [20, 24] and (curve["subsamples"] == 2).all()
     assert (curve["detected"] == 1).all() and (curve["lo"] < 0.5).all(), "the planted difference is large; two are few"

@@ -8,8 +8,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from badhands import CONF_DIR
 from badhands.diffusion.fingerprint import folder_hash
+from badhands.home import CONF_DIR
 from badhands.watch import settings
 from badhands.watch.__main__ import run
 from tiny_pipeline import save_tiny

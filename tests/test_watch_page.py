@@ -10,7 +10,7 @@ import torch
 from badhands.watch import watch
 from badhands.watch.page import page_data
 from badhands.watch.serve import Live
-from labeling_site import chromium
+from label_site import chromium
 from tiny_pipeline import make_pipeline
 from watch_probes import make_probes
 

@@ -9,8 +9,7 @@ import argparse
 import torch
 from diffusers import FluxPipeline
 
-from badhands import Abort, Probes
-from badhands.callbacks import BadHandCallback
+from badhands import Abort, BadHandCallback, Probes
 from badhands.watch.fitting import early_block, early_timesteps
 
 parser = argparse.ArgumentParser()

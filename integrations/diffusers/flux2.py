@@ -10,8 +10,7 @@ import argparse
 import torch
 from diffusers import Flux2KleinPipeline
 
-from badhands import Probes
-from badhands.callbacks import BadHandCallback
+from badhands import BadHandCallback, Probes
 
 parser = argparse.ArgumentParser()
 parser.add_argument("probes", help="the probes/ folder of a run of train.py on this model")

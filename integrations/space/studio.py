@@ -13,12 +13,13 @@ from omegaconf import OmegaConf
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from badhands import CONF_DIR, Abort, Cell, Probes
+from badhands import Abort, Cell, Probes
 from badhands.cells import block_key
 from badhands.diffusion.scene import Pair, Scene
 from badhands.diffusion.spec import ModelSpec
 from badhands.diffusion.taps import AllDropped
 from badhands.figures.palette import FAINT, INK, PAPER
+from badhands.home import CONF_DIR
 from badhands.probes.hub import pull
 from badhands.tiny_hands.attributes import attributes_of
 from badhands.watch import Frame, Seen

@@ -24,11 +24,11 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from badhands import OUTPUTS
 from badhands.cells import Cell
 from badhands.diffusion.blocks import block_names
 from badhands.diffusion.capture import capture
 from badhands.diffusion.taps import Taps
+from badhands.home import OUTPUTS
 from tiny_pipeline import make_pipeline
 
 TIMESTEPS = (20, 19, 18, 17, 15, 12, 8, 3)

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from badhands.classes import BAD, GOOD
+from badhands.study.classes import BAD, GOOD
 from badhands.study.labels import LabelRecord
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from demo_study import make_study
-from labeling_site import chromium, free_port, open_page, served
+from label_site import chromium, free_port, open_page, served
 
 MEASURE = """async (seconds) => {
   const canvas = badhands.view.mask.canvas, frames = [], work = [];

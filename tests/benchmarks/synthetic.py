@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from badhands import OUTPUTS
 from badhands.cells import Cell, grid
+from badhands.home import OUTPUTS
 from badhands.study.activations import ActivationCache
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

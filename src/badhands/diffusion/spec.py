@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from badhands import shipped
+from badhands.home import shipped
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -12,7 +12,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from badhands import CONF_DIR, OUTPUTS
+from badhands.home import CONF_DIR, OUTPUTS
 
 os.environ.setdefault("BADHANDS_OUTPUTS", str(OUTPUTS))
 

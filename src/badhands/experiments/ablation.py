@@ -13,7 +13,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from badhands.cells import Cell, in_order
-from badhands.classes import BAD, GOOD
 from badhands.experiments.bench import Bench
 from badhands.experiments.erase import Erasure, Floats, leace
 from badhands.experiments.treated import DrawTreated, effects, p_against
@@ -22,6 +21,7 @@ from badhands.probes.artifact import Probes
 from badhands.stats.design import Design
 from badhands.stats.headline import plain_features, score_labellings
 from badhands.study.activations import ActivationCache
+from badhands.study.classes import BAD, GOOD
 
 VERDICT, RANDOM = "verdict", "random"
 

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from badhands.experiments.costs import Outcome, cost_row
 from badhands.experiments.fresh_table import FreshTable
 from badhands.experiments.rules import Treat, by_miss, by_price, crossed, first_stop, spend
 from badhands.probes.artifact import Probes
 from badhands.stats.auroc import auroc
+from badhands.stats.costs import Outcome, cost_row
 from badhands.watch.fitting import early_timesteps, ranked_blocks
 
 Floats = NDArray[np.float64]

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from badhands.diffusion.scene import Pair, Scene
 from badhands.diffusion.spec import ModelSpec
-from badhands.extraction.workers import Workers
+from badhands.diffusion.workers import Workers
 from badhands.probes.artifact import Probes
 from badhands.study.journal import write_whole
 

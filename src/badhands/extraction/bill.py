@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from badhands.classes import BAD, GOOD
 from badhands.extraction.images import ready_images
 from badhands.extraction.job import Job
 from badhands.extraction.renderer import Renderer
 from badhands.extraction.verdicts import chosen_ids, records_by_image, strata_of
 from badhands.study.activation_file import ImageFile
+from badhands.study.classes import BAD, GOOD
 from badhands.study.labels import LabelRecord
 from badhands.study.study import Study
 

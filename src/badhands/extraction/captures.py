@@ -13,10 +13,10 @@ from tqdm import tqdm
 from badhands.cells import Cell, in_order
 from badhands.diffusion.fingerprint import differences
 from badhands.diffusion.generation import Embedding
+from badhands.diffusion.workers import Workers
 from badhands.extraction.images import Generation, batches
 from badhands.extraction.job import Job
 from badhands.extraction.renderer import Renderer, Replay
-from badhands.extraction.workers import Workers
 from badhands.study.activation_file import ImageFile, is_finite, write_image
 from badhands.study.labels import LabelRecord, token_rows
 from badhands.study.manifest import ImageEntry, pixel_sha256

@@ -12,10 +12,10 @@ from tqdm import tqdm
 from badhands.cells import Cell
 from badhands.diffusion.fingerprint import differences
 from badhands.diffusion.generation import Embedding
+from badhands.diffusion.workers import Workers
 from badhands.extraction.job import Job
 from badhands.extraction.plan import Planned, check_plan
 from badhands.extraction.renderer import Renderer
-from badhands.extraction.workers import Workers
 from badhands.study.journal import write_whole
 from badhands.study.manifest import ImageEntry, pixel_sha256
 from badhands.study.sketches import sketch_path, write_sketch

@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 
-from badhands.cells import PSEUDO_BLOCKS, Cell, grid
+from badhands.cells import PSEUDO_BLOCKS, Cell, choose_timesteps, grid
 from badhands.diffusion.blocks import TokenGrid, check_blocks
 from badhands.diffusion.families import family_of
 from badhands.diffusion.models import ModelSpec, token_grid, transformer_config
-from badhands.diffusion.schedule import choose_timesteps
-from badhands.diffusion.sketch import middle_cell
 from badhands.extraction.plan import Planned, Shard, plan_images
+from badhands.extraction.sketch import middle_cell
 from badhands.study.choice import LabelChoice
 from badhands.study.prompts import HANDS, Prompt, check_prompts, load_prompts
 from badhands.study.sketches import CHANNELS

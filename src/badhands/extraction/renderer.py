@@ -14,8 +14,8 @@ from badhands.diffusion.capture import capture
 from badhands.diffusion.generation import Embedding
 from badhands.diffusion.preview import decode
 from badhands.diffusion.scene import Scene
-from badhands.diffusion.sketch import sketch_rows
 from badhands.diffusion.spec import ModelSpec
+from badhands.extraction.sketch import sketch_rows
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from badhands.classes import BAD, GLOBAL, GOOD, LOCAL, NOT_HAND
 from badhands.extraction.images import ready_images
 from badhands.extraction.job import Job
 from badhands.study.choice import JUDGE, Choice, ChosenImage
+from badhands.study.classes import BAD, GLOBAL, GOOD, LOCAL, NOT_HAND
 from badhands.study.labels import LabelRecord, choose_balanced
 from badhands.study.study import Study
 

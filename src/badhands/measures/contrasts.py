@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from badhands.classes import BAD, GLOBAL, GOOD, LOCAL, NOT_HAND
 from badhands.measures.moments import Groups
+from badhands.study.classes import BAD, GLOBAL, GOOD, LOCAL, NOT_HAND
 
 HAND = (GOOD, BAD)
 

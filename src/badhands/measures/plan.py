@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from badhands.cells import PSEUDO_BLOCKS, Cell, in_order
-from badhands.classes import NOT_HAND
 from badhands.measures.contrasts import HAND, Contrast, check_counts, make_contrast
 from badhands.measures.moments import Groups
 from badhands.measures.settings import MeasureConfig
 from badhands.stats.design import Design
 from badhands.study.activations import ActivationCache
+from badhands.study.classes import NOT_HAND
 from badhands.study.selection import design_of
 
 
@@ -35,6 +35,10 @@ class Plan:
     @property
     def main(self) -> Contrast:
         return self.contrasts[0]
+
+    def unmeasured(self) -> list[dict[str, object]]:
+        """Rows of tables/verdicts.csv: the sentences of `left_out`."""
+        return [{"verdict": "left_out", "what": sentence} for sentence in self.left_out]
 
     def folds_of(self, contrast: Contrast) -> np.ndarray:
         """int32[J], fold of each image of a contrast."""

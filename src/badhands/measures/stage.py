@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from badhands.cells import Cell
 from badhands.figures.measures import draw_measures
-from badhands.findings.write import write_findings
 from badhands.measures.contrasts import Contrast
 from badhands.measures.directions import Agreement, CellStack, agreement
 from badhands.measures.distances import Distances, sums_of
@@ -39,7 +38,7 @@ def measure(
     figures: bool = True,
     design: Design | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """Measure every cell and write moments.npz, tables/, figures/ and findings.json into the run folder.
+    """Measure every cell and write moments.npz, tables/ and figures/ into the run folder.
 
     Tables: `headline` (ridge probe on image means), `cells` (distances, held-out checks, kurtosis, lengths of v),
     `agreement` (cosines), `pca` (explained variance, gap along v), `pca_points` (the tokens drawn) and `verdicts`.
@@ -92,8 +91,8 @@ def measure(
             _agreement(contrast, plan, moments, config, lengths[contrast.name], table, agree)
     _write(run_dir, tables, "cells", table.frame())
     _write(run_dir, tables, "agreement", agree.frame())
-    _write(run_dir, tables, "verdicts", pd.DataFrame([rules.verdict(), *late_rise(plan, distances)]))
-    write_findings(run_dir, plan.left_out)
+    verdicts = [rules.verdict(), *late_rise(plan, distances), *plan.unmeasured()]
+    _write(run_dir, tables, "verdicts", pd.DataFrame(verdicts))
     if figures:
         draw_measures(run_dir / "figures", tables)
     return tables

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import pandas as pd
 
 from badhands.cells import PSEUDO_BLOCKS, Cell
-from badhands.sharing.hub import pull_folder, push_folder
-from badhands.sharing.privacy import refuse_private, texts_of, without_paths
+from badhands.study.hub import pull_folder, push_folder
+from badhands.study.privacy import refuse_private, texts_of, without_paths
 
 FILES = ["probes.safetensors", "card.json", "probe_card.json", "README.md"]
 

@@ -5,15 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from badhands.cells import Cell
 from badhands.probes.bank import ProbeBank
 from badhands.probes.data import ProbeData
-from badhands.stats.paired import OutOfFold
-
-NAME = "oof.npz"
+from badhands.stats.paired import OUT_OF_FOLD
 
 
-def save(path: Path, images: Sequence[str], data: ProbeData, banks: Sequence[ProbeBank]) -> None:
+def save_out_of_fold(folder: Path, images: Sequence[str], data: ProbeData, banks: Sequence[ProbeBank]) -> None:
     """Scores of the headline probe: `images`, `bad`, `group` (prompt), `fold` [draws, n], `cells`, `score`
     [cells, draws, n] and `widening` of the images with a labelled hand. And of the token probes, per head,
     `<head>_rows` [n] (of the cache's token table), `<head>_logit` and `<head>_p` [cells, n] float32."""
@@ -31,25 +28,4 @@ def save(path: Path, images: Sequence[str], data: ProbeData, banks: Sequence[Pro
     for bank in banks:
         arrays[f"{bank.task.head}_rows"] = bank.task.rows
         arrays[f"{bank.task.head}_logit"], arrays[f"{bank.task.head}_p"] = bank.logit.numpy(), bank.probability.numpy()
-    np.savez(path, **arrays)  # pyright: ignore[reportArgumentType]
-
-
-def load(run_folder: Path | str) -> OutOfFold:
-    """Image scores of a run, for paired comparisons.
-
-    Raises:
-        ValueError: the run has no out-of-fold scores.
-    """
-    path = Path(run_folder) / NAME
-    if not path.is_file():
-        raise ValueError(f"{run_folder} has no {NAME}: its probes were not fitted")
-    with np.load(path) as found:
-        return OutOfFold(
-            tuple(found["images"].tolist()),
-            found["bad"],
-            tuple(found["group"].tolist()),
-            found["fold"],
-            tuple(Cell.parse(name) for name in found["cells"].tolist()),
-            found["score"],
-            float(found["widening"]),
-        )
+    np.savez(folder / OUT_OF_FOLD, **arrays)  # pyright: ignore[reportArgumentType]

@@ -15,7 +15,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from badhands.cells import Cell
-from badhands.classes import BAD, GOOD
 from badhands.probes.preview_cnn import cnn_scores, cut_out
 from badhands.stats.design import Design
 from badhands.stats.family import VERDICT_LEVEL
@@ -23,6 +22,7 @@ from badhands.stats.headline import fixed_scores
 from badhands.stats.intervals import Scored
 from badhands.stats.long_table import LongTable
 from badhands.study.activations import ActivationCache
+from badhands.study.classes import BAD, GOOD
 from badhands.study.study import Study
 
 Referee = Callable[[Sequence[Image.Image]], Sequence[float]]

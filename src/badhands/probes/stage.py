@@ -1,7 +1,7 @@
 """The probe stage of train.py: token probes that watch, baselines of the headline, the search for one direction.
 
 Everything is written as soon as it is known, so a run that fails later keeps it: probes/, oof.npz, tables/scores.csv,
-tables/baselines.csv, tables/global_direction.csv, tables/transfer.csv, findings.json, and figures of them.
+tables/baselines.csv, tables/global_direction.csv, tables/transfer.csv, and figures of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +16,13 @@ import pandas as pd
 from badhands.cells import PSEUDO_BLOCKS, Cell
 from badhands.figures.global_maps import draw_losses, draw_transfer
 from badhands.figures.probe_maps import draw_baselines, draw_probe_maps
-from badhands.findings.write import write_findings
-from badhands.probes import out_of_fold
 from badhands.probes.bank import ProbeBank, quiet_trainer, train_bank
 from badhands.probes.controls import CONTROLS
 from badhands.probes.data import ProbeData, common_width
 from badhands.probes.global_direction import try_directions
 from badhands.probes.image_means import ImageMeans, image_means
 from badhands.probes.losses import Losses
+from badhands.probes.out_of_fold import save_out_of_fold
 from badhands.probes.picture import Previews, Referee, add_picture_rows, beyond_the_picture, picture_scores
 from badhands.probes.saving import to_probes
 from badhands.probes.score_rows import add_baseline, add_kinds, add_position, add_scores
@@ -72,7 +71,7 @@ def fit_probes(
     baselines = LongTable(cache.steps, folder / "tables" / "baselines.csv")
     try:
         banks = _token_probes(data, scores, trainer or quiet_trainer)
-        out_of_fold.save(folder / out_of_fold.NAME, [info.id for info in cache.images], data, banks)
+        save_out_of_fold(folder, [info.id for info in cache.images], data, banks)
         means = image_means(data.cells, data.read(data.good), data.good, seed=settings.seed)
         to_probes(data, banks, means, card or {}, scores.write()).save(folder / "probes")
         best = _best_block(data)
@@ -84,7 +83,6 @@ def fit_probes(
         shown = pd.read_csv(headline) if headline.is_file() else pd.DataFrame()
         draw_probe_maps(shown, scores.write(), folder / "figures" / "probe_auroc.png")
         draw_baselines(shown, baselines.write(), folder / "figures" / "baselines.png")
-        write_findings(folder)
 
 
 def see_pictures(
@@ -109,7 +107,6 @@ def see_pictures(
     rows.to_csv(path, index=False, float_format="%.6g")
     add_verdicts(folder, beyond_the_picture(scores, headline, cells))
     draw_baselines(pd.read_csv(folder / "tables" / "headline.csv"), rows, folder / "figures" / "baselines.png")
-    write_findings(folder)
     return rows
 
 

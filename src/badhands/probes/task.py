@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from badhands.classes import BAD, GOOD, NOT_HAND
 from badhands.stats.folds import BAD_IMAGE, GOOD_IMAGE
+from badhands.study.classes import BAD, GOOD, NOT_HAND
 
 PER_IMAGE = 16
 """Tokens of an image that the head `hand` and the control outside the hand look at: neighbours add next to nothing."""

@@ -1,1 +1,1 @@
-"""What a run's files say: page, tracker, comparison."""
+"""What a run's files say: sentences with their gate, page, tracker, comparison."""

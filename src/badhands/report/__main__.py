@@ -6,15 +6,14 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from badhands import CONF_DIR
-from badhands.arguments import paths_as
+from badhands.home import CONF_DIR, paths_as
 
 
 @hydra.main(config_path=str(CONF_DIR), config_name="report", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     from badhands.figures.measures import draw_again
     from badhands.report.report import write_report
-    from badhands.run import Run
+    from badhands.report.run import Run
 
     try:
         if cfg.run is None:

@@ -3,7 +3,7 @@
 from badhands.cells import Cell
 from badhands.report.headline import summary
 from badhands.report.results import auroc, baselines, passed
-from badhands.run import Run
+from badhands.report.run import Run
 
 
 def answer(run: Run) -> str | None:

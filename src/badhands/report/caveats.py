@@ -7,7 +7,7 @@ import pandas as pd
 
 from badhands.report.headline import summary
 from badhands.report.results import auroc, baselines, distances, findings, rows
-from badhands.run import Run
+from badhands.report.run import Run
 
 FEW = 50
 """Images a class below which an AUROC of 0.8 has a standard error above 0.045."""

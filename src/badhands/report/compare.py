@@ -1,21 +1,25 @@
 """Runs side by side: what differs in their configuration, what came out, and whether it differs by more than chance.
 
-    python -m badhands.compare RUN RUN ... out=FOLDER
+    python -m badhands.report.compare RUN RUN ... out=FOLDER
 
 Writes compare.html, compare.csv (a row a run) and compare_pairs.csv (a row a pair of runs). A multirun of train.py ends
 with the same.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import hydra
 import pandas as pd
+from omegaconf import DictConfig
 
+from badhands.home import CONF_DIR, paths_as
 from badhands.report.compare_page import write_page
 from badhands.report.headline import summary
 from badhands.report.results import out_of_fold
-from badhands.run import Run, runs_under
+from badhands.report.run import Run, runs_under
 from badhands.stats.paired import difference
 
 ABSENT = "–"
@@ -107,3 +111,16 @@ def compare_folders(folders: Sequence[Path], out: Path) -> Path:
 
 def is_run(path: Path) -> bool:
     return (path / "run.json").is_file()
+
+
+@hydra.main(config_path=str(CONF_DIR), config_name="compare", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    try:
+        print(compare_folders([Path(str(run)) for run in cfg.runs], Path(cfg.out)))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = paths_as("runs", many=True)
+    main()

@@ -11,7 +11,7 @@ from badhands.figures.compare_figures import forest, heatmaps, power
 from badhands.report.headline import undecided
 from badhands.report.page import data_uri, render
 from badhands.report.results import cell_values
-from badhands.run import Run
+from badhands.report.run import Run
 
 SCORES = (
     ("best_cell", "best cell"),

@@ -7,7 +7,7 @@ import pandas as pd
 
 from badhands.cells import Cell
 from badhands.report.results import auroc, direction_loss, distances, early, p_family, passed
-from badhands.run import Run
+from badhands.report.run import Run
 from badhands.stats.family import VERDICT_LEVEL
 
 Value = float | int | str

@@ -10,9 +10,9 @@ from PIL import Image
 
 from badhands.report.headline import summary
 from badhands.report.results import cells_table
+from badhands.report.run import Run
 from badhands.report.series import series
 from badhands.report.tracking import curve_history, probe_card
-from badhands.run import Run
 
 
 @dataclass

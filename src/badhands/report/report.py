@@ -11,16 +11,16 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from badhands.findings.probed import KINDS
-from badhands.findings.probed import answer as shares
 from badhands.report.answer import answer
 from badhands.report.captions import SECTIONS, SENTENCES, WATCHED, caption, section_of, strip_caption
 from badhands.report.caveats import caveats
+from badhands.report.findings.probed import KINDS
+from badhands.report.findings.probed import answer as shares
 from badhands.report.headline import cards, interval
 from badhands.report.page import data_uri, render
 from badhands.report.results import cells_table, findings
+from badhands.report.run import Run
 from badhands.report.words import WORDS
-from badhands.run import Run
 
 TABLE_ROWS = 400
 """Longer tables are shown as far as this; the CSV beside the report has them whole."""

@@ -9,7 +9,7 @@ from typing import Literal
 import pandas as pd
 
 from badhands.cells import PSEUDO_BLOCKS, Cell, block_key
-from badhands.run import Run
+from badhands.report.run import Run
 from badhands.stats.family import Family
 from badhands.stats.paired import OutOfFold
 
@@ -153,9 +153,7 @@ def direction_loss(run: Run) -> dict[str, float]:
 
 def out_of_fold(run: Run) -> OutOfFold | None:
     """The saved image scores; None where no probes were fitted."""
-    from badhands.probes.out_of_fold import load  # brings torch and Lightning along
-
     try:
-        return load(run.folder)
+        return OutOfFold.load(run.folder)
     except ValueError:
         return None

@@ -8,7 +8,7 @@ import pandas as pd
 
 from badhands.cells import block_key
 from badhands.report.results import CURVES, cell_values
-from badhands.run import Run
+from badhands.report.run import Run
 
 
 @dataclass(frozen=True)

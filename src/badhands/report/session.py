@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
+from badhands.report.findings.write import write_findings
 from badhands.report.report import write_report
+from badhands.report.run import Run
 from badhands.report.tracking import Tracker
-from badhands.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,8 @@ class Session:
                 profiler.disable()
                 self._write_profile(name, profiler)
             log.info("%s: %.1f s", name, stage.seconds)
+            if (self.run.folder / "family.npz").is_file():  # the gate that sentences have to ask
+                write_findings(self.run.folder)
             self.tracker.log(self.run, name)
 
     def __exit__(

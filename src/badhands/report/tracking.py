@@ -16,8 +16,8 @@ import pandas as pd
 from badhands.cells import block_key
 from badhands.report.headline import summary
 from badhands.report.results import cells_table
+from badhands.report.run import Run
 from badhands.report.series import Curve, series
-from badhands.run import Run
 
 Value = float | int | str
 

@@ -16,7 +16,7 @@ import hydra
 import wandb
 from omegaconf import DictConfig
 
-from badhands import CONF_DIR, OUTPUTS
+from badhands.home import CONF_DIR, OUTPUTS
 
 COLUMNS = (
     "run:displayName",

@@ -1,4 +1,4 @@
-"""95 % intervals that cover: each is checked by simulation (`python -m badhands.coverage`, docs/method.md).
+"""95 % intervals that cover: each is checked by simulation (`python -m badhands.replicate.coverage`, docs/method.md).
 
 Out-of-fold scores of one image depend on all others, through the fits. The spread of fixed scores (DeLong, or a
 bootstrap of them) leaves that out and covers in 82 % instead of 95 % of cases. Refitting on permuted labels shows how

@@ -6,6 +6,7 @@ apart far below that, by what each image adds to the difference itself.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from badhands.stats.design import FEW_UNITS
 from badhands.stats.intervals import standard_error
 
 Floats = NDArray[np.float64]
+OUT_OF_FOLD = "oof.npz"
+"""In a run folder: every score that a probe gave to an image whose prompt it had not seen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,27 @@ class OutOfFold:
     """[c, draws, n], of the headline probe: low means bad."""
     widening: float = 1.0
     """What refitting adds to the spread of these fixed scores (`Scored.widening`)."""
+
+    @classmethod
+    def load(cls, run_folder: Path | str) -> "OutOfFold":
+        """Image scores of a run.
+
+        Raises:
+            ValueError: the run has no out-of-fold scores.
+        """
+        path = Path(run_folder) / OUT_OF_FOLD
+        if not path.is_file():
+            raise ValueError(f"{run_folder} has no {OUT_OF_FOLD}: its probes were not fitted")
+        with np.load(path) as found:
+            return cls(
+                tuple(found["images"].tolist()),
+                found["bad"],
+                tuple(found["group"].tolist()),
+                found["fold"],
+                tuple(Cell.parse(name) for name in found["cells"].tolist()),
+                found["score"],
+                float(found["widening"]),
+            )
 
     def take(self, images: Sequence[str], cells: Sequence[Cell]) -> "OutOfFold":
         row = {name: i for i, name in enumerate(self.images)}

@@ -106,6 +106,20 @@ class Choice:
         """Matching key of each image by id; None where nothing was matched."""
         return {image.id: image.stratum for image in self.images} if self.rule.match else None
 
+    def write(self, root: Path) -> None:
+        """Record it in a study folder. Refusals that another worker noted are kept while there is no such file."""
+        path, choice = choice_path(root, self.rule), self
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with folder_lock(path.parent):
+            if path.exists():
+                before = Choice.from_json(path.read_text())
+                captured = {path.stem for path in (root / "activations").glob("*/*.safetensors")}
+                others = ({*before.refused} & {*self.ids}) - captured
+                choice = replace(self, refused=tuple(sorted({*self.refused, *others})))
+                if choice == before:
+                    return
+            write_locked(path, choice.to_json())
+
     def to_json(self) -> bytes:
         whole = {k: v for k, v in asdict(self).items() if k != "ids"}
         return (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode()
@@ -120,21 +134,6 @@ class Choice:
 
 def choice_path(root: Path, rule: LabelChoice) -> Path:
     return root / "choices" / f"{rule.key}.json"
-
-
-def write_choice(root: Path, choice: Choice) -> None:
-    """Record the choice of a study folder. Refusals that another worker noted are kept while there is no such file."""
-    path = choice_path(root, choice.rule)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with folder_lock(path.parent):
-        if path.exists():
-            before = Choice.from_json(path.read_text())
-            captured = {path.stem for path in (root / "activations").glob("*/*.safetensors")}
-            others = ({*before.refused} & {*choice.ids}) - captured
-            choice = replace(choice, refused=tuple(sorted({*choice.refused, *others})))
-            if choice == before:
-                return
-        write_locked(path, choice.to_json())
 
 
 def read_choice(root: Path, rule: LabelChoice, command: str = "python extract.py") -> Choice:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from badhands.classes import BAD, GLOBAL, GOOD, NOT_HAND
+from badhands.study.classes import BAD, GLOBAL, GOOD, NOT_HAND
 
 Verdict = Literal["good", "bad", "no_hand", "skip"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)

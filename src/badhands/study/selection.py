@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from badhands.cells import PSEUDO_BLOCKS, grid, in_order
-from badhands.classes import BAD, GLOBAL, GOOD, LOCAL, NOT_HAND
 from badhands.stats.design import Design
 from badhands.stats.folds import image_labels
 from badhands.study.activations import ActivationCache
+from badhands.study.classes import BAD, GLOBAL, GOOD, LOCAL, NOT_HAND
 
 KINDS = {"all": None, "local": LOCAL, "global": GLOBAL}
 FEWEST = 4

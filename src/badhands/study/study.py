@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from badhands import OUTPUTS
+from badhands.home import OUTPUTS
 from badhands.study.choice import Choice
 from badhands.study.journal import remove_unfinished, write_whole
 from badhands.study.label_log import LabelLog

@@ -17,10 +17,10 @@ from PIL import Image, ImageDraw
 from scipy.stats import binomtest
 from tqdm import tqdm
 
-from badhands import CONF_DIR, OUTPUTS
 from badhands.diffusion.scene import Pair, Scene
 from badhands.diffusion.spec import ModelSpec
 from badhands.figures.palette import BAD, GOOD, NOT_HAND
+from badhands.home import CONF_DIR, OUTPUTS
 from badhands.tiny_hands.attributes import VOCABULARY, attributes_of, random_captions
 from badhands.tiny_hands.judge import Judge, Verdict
 from badhands.tiny_hands.obeys import obedience

@@ -16,7 +16,7 @@ import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from badhands import CONF_DIR, OUTPUTS
+from badhands.home import CONF_DIR, OUTPUTS
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from badhands.labeling.guard import Access, Guard
+from badhands.label.guard import Access, Guard
 from badhands.watch.frame import Frame
 from badhands.watch.page import FILES, data_uri, frame_data, head_data, served_page
 from badhands.watch.seen import Seen

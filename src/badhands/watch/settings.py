@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from badhands import OUTPUTS
 from badhands.cells import Cell, grid
 from badhands.diffusion.fingerprint import fingerprint
 from badhands.diffusion.spec import ModelSpec
+from badhands.home import OUTPUTS
 from badhands.probes.artifact import Probes
 from badhands.watch.directions import Direction
 from badhands.watch.fitting import best_block, choose_blocks, early_timesteps, ranked_blocks

@@ -17,7 +17,7 @@ from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
-from badhands import CONF_DIR
+from badhands.home import CONF_DIR
 from badhands.tiny_hands.attributes import every_caption, random_captions
 from badhands.tiny_hands.judge import Judge
 from badhands.tiny_hands.making.corpus import CorpusSettings, VaeSettings, make_corpus, the_vae

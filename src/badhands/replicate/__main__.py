@@ -1,0 +1,39 @@
+"""`python -m badhands.replicate lock=FILE study=B`: every claim of a lock, tested once on fresh images."""
+
+import sys
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from badhands.home import CONF_DIR
+from badhands.replicate.lock import Lock
+from badhands.replicate.outcomes import replicate, told, write_outcomes
+from badhands.report.findings.write import write_findings
+from badhands.report.report import write_report
+from badhands.report.run import Run
+from badhands.study.study import Study, study_folder
+
+
+@hydra.main(config_path=str(CONF_DIR), config_name="replicate", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    try:
+        if cfg.lock is None or cfg.study is None:
+            raise ValueError("replicate needs a lock and a study: lock=outputs/locks/a.json study=b")
+        lock, probes = Lock.load(Path(cfg.lock).expanduser())
+        study = Study(study_folder(str(cfg.study)))
+        outcomes = replicate(lock, probes, study, cfg.fingerprint)
+        print(told(lock, outcomes, study))
+        run = Path(lock.run)
+        if not (run / "run.json").is_file():  # the run of study A has gone; its lock has not
+            write_outcomes(outcomes, Path(cfg.lock).expanduser().with_suffix(".csv"))
+            return
+        write_outcomes(outcomes, run / "tables" / "replication.csv")
+        write_findings(run)
+        print(f"report: {write_report(Run.open(run))}")
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

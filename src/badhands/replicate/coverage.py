@@ -1,0 +1,61 @@
+"""`python -m badhands.replicate.coverage`: do 95 % intervals hold the truth in 95 % of simulated data sets?"""
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+import pandas as pd
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from badhands.home import CONF_DIR, OUTPUTS
+
+os.environ.setdefault("BADHANDS_OUTPUTS", str(OUTPUTS))
+
+
+@hydra.main(config_path=str(CONF_DIR), config_name="coverage", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    try:
+        if cfg.data_sets < 1 or min(cfg.images) < 20:
+            raise ValueError(f"data_sets={cfg.data_sets}, images={cfg.images}: give 1 or more data sets of 20 or more")
+        print(run(OUTPUTS / "coverage", list(cfg.images), cfg.data_sets, cfg.permutations))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+def run(folder: Path, images: list[int], data_sets: int, permutations: int) -> str:
+    """Simulate, and tell the table; data sets that `folder` has already are kept, so an interrupted command goes on."""
+    from badhands.replicate.simulated import coverage, told
+
+    parts = [
+        _simulate(
+            folder / f"{'planted' if planted else 'null'}-{n}-{permutations}.csv", n, planted, data_sets, permutations
+        )
+        for planted in (False, True)
+        for n in images
+    ]
+    table = coverage(pd.concat(parts))
+    table.to_csv(folder / "coverage.csv", index=False, float_format="%.4g")
+    return f"{told(table)}\n{folder / 'coverage.csv'}"
+
+
+def _simulate(path: Path, images: int, planted: bool, data_sets: int, permutations: int) -> pd.DataFrame:
+    from badhands.replicate.simulated import intervals_of
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = pd.read_csv(path).to_dict("records") if path.is_file() else []
+    first = 1 + max((int(row["seed"]) for row in rows), default=-1)
+    for seed in tqdm(range(first, data_sets), initial=first, total=data_sets, desc=path.stem, unit="data set"):
+        about = {"seed": seed, "images": images, "planted": planted}
+        rows += [{**about, **row} for row in intervals_of(images, planted, seed, permutations)]
+        if seed % 10 == 9 or seed == data_sets - 1:
+            partial = path.with_suffix(".tmp")
+            pd.DataFrame(rows).to_csv(partial, index=False)
+            partial.replace(path)
+    found = pd.DataFrame(rows)
+    return found[found["seed"] < data_sets]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Test every claim of a lock once on another study: frozen probes, no fit, no choice, DeLong's interval."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from badhands.cells import Cell
+from badhands.probes.artifact import Probes
+from badhands.replicate.lock import Claim, Lock
+from badhands.stats.auroc import auroc, placements
+from badhands.stats.folds import GOOD_IMAGE, image_labels
+from badhands.stats.intervals import auroc_interval, standard_error
+from badhands.study.activations import ActivationCache
+from badhands.study.choice import LabelChoice, read_choice
+from badhands.study.classes import BAD, GOOD
+from badhands.study.study import Study
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one claim on study B."""
+
+    claim: Claim
+    value: float
+    lo: float
+    hi: float
+    n: int
+
+    @property
+    def confirmed(self) -> bool:
+        return self.lo > self.claim.above
+
+    @property
+    def row(self) -> dict[str, Any]:
+        cell = Cell.parse(self.claim.cell)
+        said = "confirmed" if self.confirmed else "not confirmed"
+        return {
+            "block": cell.block, "timestep": cell.timestep, "sentence": self.claim.sentence, "above": self.claim.above,
+            "value": self.value, "lo": self.lo, "hi": self.hi, "n": self.n, "outcome": said,
+        }  # fmt: skip
+
+
+def replicate(lock: Lock, probes: Probes, study: Study, fingerprint: str | None = None) -> list[Outcome]:
+    """The claims of `lock` on study B, in the lock's order.
+
+    Raises:
+        ValueError: B shares seeds with A, was labelled or balanced by another rule, was made by another model, or lacks
+            a cell.
+    """
+    rule = LabelChoice(**{**lock.labels, "match": tuple(lock.labels["match"])})
+    choice = read_choice(study.root, rule)
+    cache = study.activations(fingerprint, choice)
+    if cache.folder.name != probes.fingerprint:
+        raise ValueError(
+            f"study {study.name} was generated with fingerprint {cache.folder.name}, the lock's probes belong to "
+            f"{probes.fingerprint}: replicate with images of the same model and settings"
+        )
+    shared = {info.seed for info in cache.images} & set(lock.seeds)
+    if shared:
+        raise ValueError(
+            f"study {study.name} shares {len(shared)} seeds with study {lock.study}, e.g. {min(shared)}: a replication "
+            "needs fresh images, make them with seeds= above"
+        )
+    return [_test(claim, probes, cache) for claim in lock.claims]
+
+
+def _test(claim: Claim, probes: Probes, cache: ActivationCache) -> Outcome:
+    cell = Cell.parse(claim.cell)
+    score = image_scores(probes, cache, cell)
+    label = image_labels(cache.tokens.image, cache.tokens.label, len(cache.images))
+    known = np.flatnonzero(label >= 0)
+    good = label[known] == GOOD_IMAGE
+    value = float(auroc(score[known], good))
+    prompts = np.array([cache.images[i].prompt for i in known])
+    cluster = np.unique(prompts, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    error = float(standard_error(placements(score[known], good), cluster))
+    lo, hi = auroc_interval(value, error, good)
+    return Outcome(claim, value, lo, hi, len(known))
+
+
+def image_scores(probes: Probes, cache: ActivationCache, cell: Cell) -> NDArray[np.float64]:
+    """float64[images]: the frozen probe's logit of the mean hand token; nan for images without one.
+
+    Raises:
+        ValueError: the study has no activations of the cell.
+    """
+    hand = np.flatnonzero(np.isin(cache.tokens.label, (GOOD, BAD)))
+    image = cache.tokens.image[hand]
+    logit = probes.logit(probes.image_head, cell, cache.read(cell, hand)).double().numpy()
+    count = np.bincount(image, minlength=len(cache.images))
+    with np.errstate(invalid="ignore"):
+        return np.bincount(image, logit, minlength=len(cache.images)) / np.where(count, count, np.nan)
+
+
+def told(lock: Lock, outcomes: list[Outcome], study: Study) -> str:
+    """The outcomes as text."""
+    lines = [f"lock of study {lock.study} (run {lock.run}), tested once on study {study.name}:"]
+    for outcome in outcomes:
+        said = "CONFIRMED    " if outcome.confirmed else "not confirmed"
+        lines.append(f"  {said}  {outcome.value:.3f} [{outcome.lo:.3f}, {outcome.hi:.3f}]  {outcome.claim.sentence}")
+    return "\n".join(lines)
+
+
+def write_outcomes(outcomes: list[Outcome], path: Path) -> None:
+    """replication.csv: the report of study A's run shows it."""
+    pd.DataFrame([outcome.row for outcome in outcomes]).to_csv(path, index=False)

@@ -1,1 +1,0 @@
-"""Data sets whose truth is known, and how many of the project's intervals hold it."""
