@@ -11,8 +11,9 @@ from sklearn.svm import LinearSVC
 
 from badhands.probes.bank import train_bank
 from badhands.probes.nested import fit_platt
+from badhands.probes.objective import Problems, logistic_loss
 from badhands.probes.settings import ProbeSettings
-from badhands.probes.solver import logistic_loss, minimise
+from badhands.probes.solver import minimise
 from badhands.probes.task import good_task, hand_task
 from badhands.stats.folds import image_labels, make_folds
 from badhands.study.activations import ActivationCache
@@ -122,20 +123,20 @@ def test_problems_solved_side_by_side_equal_each_alone():
     weight /= weight.sum(0)
     penalty = torch.tensor([1e-3, 1e-2, 0.1, 1, 10, 100], dtype=torch.float64)
     mean, scale = torch.randn(12, 6, dtype=torch.float64) * 0.1, torch.ones(12, 6, dtype=torch.float64) * 1.3
-    options = {"loss": logistic_loss, "tolerance": 1e-9}
-    both = minimise(x, y, weight, penalty, mean=mean, scale=scale, **options)
+    problems = Problems(x, y, weight, penalty, mean, scale)
+    both = minimise(problems, tolerance=1e-9)
     assert both.converged(1e-9)
-    zero = minimise(x, y, weight, penalty, mean=mean, scale=scale, max_passes=1, **options)
+    zero = minimise(problems, tolerance=1e-9, max_passes=1)
     assert torch.equal(zero.weight, torch.zeros(12, 6, dtype=torch.float64))
     for k in range(6):
         one = slice(k, k + 1)
-        alone = minimise(x, y, weight[:, one], penalty[one], mean=mean[:, one], scale=scale[:, one], **options)
+        alone = minimise(Problems(x, y, weight[:, one], penalty[one], mean[:, one], scale[:, one]), tolerance=1e-9)
         assert torch.allclose(both.weight[:, k], alone.weight[:, 0], atol=1e-6)
 
 
 @pytest.mark.parametrize(("kind", "value", "factor"), [("logistic", np.log(2), 0.25), ("svm", 1.0, 0.5)])
 def test_the_first_gradient_is_a_difference_of_class_means(study, kind, value, factor):
-    from badhands.probes.solver import hinge_loss
+    from badhands.probes.objective import hinge_loss
     from badhands.probes.standardise import standardise
 
     planted, cache, task = study

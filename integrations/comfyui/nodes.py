@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from badhands.cells import Cell
+from badhands import Cell
 from badhands.probes.artifact import Probes
 from badhands.probes.recalibrate import recalibrate
 

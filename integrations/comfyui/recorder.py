@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from badhands.cells import Cell, block_key
+from badhands import Cell
 from badhands.probes.artifact import Probes
 from badhands.probes.steps import match_steps
 
@@ -142,7 +142,7 @@ class Recorder:
 
 def watched_blocks(probes: Probes) -> tuple[str, ...]:
     """Double and single blocks that have a probe, in network order."""
-    return tuple(sorted({c.block for c in probes.cells if c.block.startswith(("double.", "single."))}, key=block_key))
+    return tuple(dict.fromkeys(c.block for c in probes.cells if c.block.startswith(("double.", "single."))))
 
 
 def best_block(probes: Probes) -> str:

@@ -14,7 +14,6 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from badhands import Abort, Cell, Probes
-from badhands.cells import block_key
 from badhands.diffusion.scene import Pair, Scene
 from badhands.diffusion.spec import ModelSpec
 from badhands.diffusion.taps import AllDropped
@@ -77,7 +76,8 @@ class Studio:
     def __init__(self, probes: Probes, model: str = "tiny_hands") -> None:
         self.scene = Scene(model_spec(model))
         self.probes, self.judge = probes, find_judge(self.scene.spec)
-        self.rows = sorted(ranked_blocks(probes)[:2], key=block_key)
+        best = ranked_blocks(probes)[:2]
+        self.rows = [block for block in dict.fromkeys(cell.block for cell in probes.cells) if block in best]
         """Blocks of the film strip: the two that speak first and best in the training study."""
         self.cell = best_cell(probes)
         """Where the best of several is chosen."""

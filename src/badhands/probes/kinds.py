@@ -11,7 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from badhands.probes.solver import Loss, curvature, hinge_loss, logistic_loss, minimise
+from badhands.probes.objective import Loss, Problems, SecondMoment, hinge_loss, logistic_loss
+from badhands.probes.solver import minimise
 from badhands.probes.standardise import Standardised
 from badhands.probes.task import Task
 
@@ -98,19 +99,18 @@ def _descent(loss: Loss, at_zero: float, slope: float) -> Fitter:
     def fitted(cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: FitOptions) -> Fit:
         device = cell.x.device
         difference = (cell.class_means[0] - cell.class_means[1])[:, sets] / cell.scale[:, sets]
-        solution = minimise(
+        problems = Problems(
             cell.x,
             torch.from_numpy(task.y)[:, None].to(device),
             task.weights(sets).to(device),
             torch.tensor(penalties, device=device),
-            mean=cell.mean[:, sets],
-            scale=cell.scale[:, sets],
-            loss=loss,
-            tolerance=settings.tolerance,
-            max_passes=settings.max_passes,
-            precondition=curvature(cell.x, task.weights([task.full])[:, 0].to(device)),
-            start=(at_zero, slope / 2 * difference),
+            cell.mean[:, sets],
+            cell.scale[:, sets],
+            loss,
+            SecondMoment.of(cell.x, task.weights([task.full])[:, 0].to(device)),
         )
+        start = (at_zero, slope / 2 * difference)
+        solution = minimise(problems, tolerance=settings.tolerance, max_passes=settings.max_passes, start=start)
         return Fit(solution.weight, solution.bias, gradient=float(solution.gradient.max()), passes=solution.passes)
 
     return fitted

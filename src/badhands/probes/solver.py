@@ -1,10 +1,9 @@
-"""Many regularised linear classifiers of one data matrix, minimised side by side: one read of x serves them all.
+"""Many regularised linear classifiers of one data matrix, minimised side by side.
 
-Folds are columns of a weight matrix, penalties are columns of the parameter matrix. Each pass over x evaluates the loss
-and the gradient of every column; a column whose step failed tries a shorter one in the same pass in which the others
-move on, and a column that has converged leaves. The method is L-BFGS (Nocedal and Wright, algorithm 7.4) with the
-leading eigenvectors of the data's second moment as its first guess of the curvature: activations have a few very strong
-correlated channels, which is what slows plain L-BFGS down.
+Each pass over x evaluates the loss and the gradient of every column; a column whose step failed tries a shorter one in
+the same pass in which the others move on, and a column that has converged leaves. The method is L-BFGS (Nocedal and
+Wright, algorithm 7.4) with the leading eigenvectors of the data's second moment as its first guess of the curvature:
+activations have a few very strong correlated channels, which is what slows plain L-BFGS down.
 """
 
 from collections.abc import Callable
@@ -13,39 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from badhands.probes.objective import Problems
+
 HISTORY = 8
 """Pairs of steps kept by L-BFGS."""
-RANK = 8
-"""Eigenvectors of the second moment used to precondition, for wide activations; all of them up to EXACT channels."""
-EXACT = 512
-SAMPLE = 4
-"""Of wide activations every fourth row shows the strong directions well enough."""
-OUTSTANDING = 50
-"""Of wide activations only eigenvalues this many times the mean of the others count: L-BFGS learns lesser ones."""
-BLOCK_BYTES = 6 * 2**20
-"""Rows of x handled at once on a CPU: well within its last-level cache."""
+PATIENCE = 12
+"""Shorter steps tried in a row before a column is given up."""
 FLAT = 1e-6
 """In bfloat16 a column also stops when the next step promises less than this share of its loss."""
 NOISE = 6e-4
 """Gradient components below this cannot be told from rounding in bfloat16: a smaller tolerance is raised to it."""
-HINGE_CORNER = 0.5
-"""The hinge is rounded to a parabola over this width of margin, so that it has a gradient everywhere."""
-
-Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(logit [n, k], y [n, k or 1] in 0..1) -> (loss [n, k], derivative with respect to the logit [n, k])."""
-
-
-def logistic_loss(logit: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Negative log-likelihood of a label y in 0..1."""
-    return torch.nn.functional.softplus(logit) - y * logit, torch.sigmoid(logit) - y
-
-
-def hinge_loss(logit: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """max(0, 1 - s logit) for s = -1, +1, its corner rounded (Rennie 2005, Huberised)."""
-    sign = 2 * y - 1
-    gap = 1 - sign * logit + HINGE_CORNER / 2
-    inside = gap.clamp(0, HINGE_CORNER)
-    return inside.square() / (2 * HINGE_CORNER) + (gap - HINGE_CORNER).clamp(min=0), -sign * inside / HINGE_CORNER
 
 
 @dataclass(frozen=True)
@@ -63,205 +39,140 @@ class Solution:
         return bool((self.gradient <= tolerance).all())
 
 
-def curvature(x: Tensor, row_weight: Tensor, rank: int = RANK, seed: int = 0) -> tuple[Tensor, Tensor, float]:
-    """Leading eigenvectors of sum_n w x x', by two rounds of subspace iteration (exactly for at most EXACT channels).
-
-    Args:
-        x: [n, d] roughly standardised; row_weight: [n], sums to 1.
-
-    Returns:
-        vectors [d, r], values [r], and the mean of the eigenvalues left out.
-    """
-    d = x.shape[1]
-    if d <= EXACT:
-        values, vectors = torch.linalg.eigh((x * row_weight[:, None].to(x.dtype)).T.float() @ x.float())
-        return vectors.to(row_weight.dtype), values.clamp(min=0).to(row_weight.dtype), 0.0
-    x, row_weight = x[::SAMPLE].contiguous(), row_weight[::SAMPLE] / row_weight[::SAMPLE].sum()
-    generator = torch.Generator().manual_seed(seed)
-    vectors = torch.linalg.qr(torch.randn(d, rank, generator=generator).to(x.device)).Q
-    values = torch.ones(rank, device=x.device)
-    for _ in range(2):
-        image = x.T @ (row_weight[:, None] * (x @ vectors.to(x.dtype)).float()).to(x.dtype)
-        vectors, triangle = torch.linalg.qr(image.float())
-        values = triangle.diagonal().abs()
-    rest = max((d - values.sum().item()) / (d - rank), 1e-3)  # standardised: the trace is d
-    keep = values > OUTSTANDING * rest
-    return vectors[:, keep], values[keep], max((d - values[keep].sum().item()) / (d - int(keep.sum())), 1e-3)
-
-
 @torch.no_grad()
 def minimise(
-    x: Tensor,
-    y: Tensor,
-    row_weight: Tensor,
-    penalty: Tensor,
+    problems: Problems,
     *,
-    mean: Tensor,
-    scale: Tensor,
-    loss: Loss = logistic_loss,
     tolerance: float = 1e-4,
     max_passes: int = 200,
-    precondition: tuple[Tensor, Tensor, float] | None = None,
     start: tuple[float, Tensor] | None = None,
 ) -> Solution:
-    """Minimise sum_n row_weight loss(logit) + penalty/2 |u|^2 for k problems, u acting on (x - mean) / scale.
-
-    The same objective as scikit-learn's LogisticRegression with C = 1 / penalty, where row_weight sums to 1.
+    """The minimum of every problem. A column that ran out of passes says so in `gradient`.
 
     Args:
-        x: [n, d] float32, float64 or bfloat16; bfloat16 halves the traffic, products then carry 8 bits.
-        y: [n, 1] or [n, k] in 0..1.
-        row_weight: [n, k], each column sums to 1; 0 for rows that a problem must not see.
-        penalty: [k].
-        mean, scale: [d, k], each problem's own standardisation, from its own training rows.
         tolerance: stop a column when no component of its gradient exceeds this.
         start: loss of zero weights, and its gradient [d, k] where known (class means give it): saves the first pass.
-
-    Returns:
-        weights folded back to the coordinates of x. A column that ran out of passes says so in `gradient`.
     """
-    n, d = x.shape
-    k = penalty.shape[0]
-    real = torch.float64 if x.dtype == torch.float64 else torch.float32
-    device = x.device
-    y = y.to(real).expand(n, k)
-    row_weight, penalty = row_weight.to(real), penalty.to(device, real)
-    inverse = 1 / scale.to(real)
-    shift = mean.to(real) * inverse
-    vectors, values, rest = precondition or curvature(x, row_weight.mean(1))
-    vectors, values = vectors.to(real), values.to(real)
-
-    best = torch.zeros(d + 1, k, dtype=real, device=device)  # last row: bias
-    active = torch.arange(k, device=device)
-    best_gradient = torch.full((k,), torch.inf, dtype=real, device=device)
-
-    # On a CPU a pass goes block by block: the gradient finds the rows of the logits still in the cache.
-    rows = n if device.type != "cpu" else max(256, BLOCK_BYTES // (d * x.element_size()))
-
-    def evaluate(theta: Tensor, of: Tensor) -> tuple[Tensor, Tensor]:
-        u, bias = theta[:-1], theta[-1]
-        raw = _halves(u * inverse[:, of], x.dtype)
-        offset = bias - (u * shift[:, of]).sum(0)
-        of_y, of_weight = y[:, of], row_weight[:, of]
-        value, total = torch.zeros_like(bias), torch.zeros_like(bias)
-        sums = torch.zeros_like(u)
-        for start in range(0, n, rows):
-            part = x[start : start + rows]
-            losses, slope = loss(_whole(part @ raw, len(of)) + offset, of_y[start : start + rows])
-            weight = of_weight[start : start + rows]
-            slope = slope * weight
-            value += (losses * weight).sum(0)
-            total += slope.sum(0)
-            sums += part.T @ slope.to(x.dtype)
-        gradient = sums * inverse[:, of] - shift[:, of] * total + penalty[of] * u
-        return value + penalty[of] / 2 * u.square().sum(0), torch.cat([gradient, total[None]])
-
-    def first_guess(vector: Tensor, of: Tensor) -> Tensor:
-        """Inverse of (1/4 second moment + penalty): the largest curvature that the logistic loss can have."""
-        flat = rest / 4 + penalty[of]
-        inner = vectors.T @ vector[:-1]
-        bent = vectors @ (inner * (1 / (values[:, None] / 4 + penalty[of]) - 1 / flat)) + vector[:-1] / flat
-        return torch.cat([bent, 4 * vector[-1:]])
-
-    theta = torch.zeros(d + 1, k, dtype=real, device=device)
-    if start is None:
-        value, gradient = evaluate(theta, active)
-    else:
-        value, gradient = theta.new_full((k,), start[0]), torch.cat([start[1].to(real), theta[-1:]])
-    passes = int(start is None)
-    steps: list[Tensor] = []  # differences of theta
-    bends: list[Tensor] = []  # differences of the gradient
-    inverses: list[Tensor] = []  # 1 / (step . bend), 0 where a column kept nothing
-    direction = -first_guess(gradient, active)
-    length = torch.ones(k, dtype=real, device=device)
-    stalled = torch.zeros(k, dtype=torch.long, device=device)
-    rough = x.dtype == torch.bfloat16
-    tolerance = max(tolerance, NOISE) if rough else tolerance
-    epsilon = 1e-5 if rough else torch.finfo(real).eps
-
+    tolerance = max(tolerance, NOISE) if problems.uses_bfloat16 else tolerance
+    search = _Search(problems, start)
+    best, best_gradient = search.theta.clone(), torch.full_like(search.value, torch.inf)
     while True:
-        size = gradient.abs().amax(0)
-        best[:, active], best_gradient[active] = theta, size
-        # Half the slope along the direction is what a Newton step would gain.
-        flat = -(gradient * direction).sum(0) / 2 < FLAT * value
-        keep = (size > tolerance) & (stalled < 12) & ~(flat & rough)
-        if passes >= max_passes or not keep.any():
-            break
-        if keep.sum() <= 0.75 * len(active):  # compacting costs a copy of the history, so not for single columns
-            active, theta, value, gradient = active[keep], theta[:, keep], value[keep], gradient[:, keep]
-            direction, length, stalled = direction[:, keep], length[keep], stalled[keep]
-            steps, bends = [s[:, keep] for s in steps], [b[:, keep] for b in bends]
-            inverses = [i[keep] for i in inverses]
-        slope = (gradient * direction).sum(0)
-        trial = theta + length * direction
-        trial_value, trial_gradient = evaluate(trial, active)
-        passes += 1
-        noise = epsilon * value.abs().clamp(min=1e-3)
-        accept = trial_value <= value + 1e-4 * length * slope + noise
-        step = torch.where(accept, trial - theta, 0)
-        bend = torch.where(accept, trial_gradient - gradient, 0)
-        product = (step * bend).sum(0)
-        useful = accept & (product > 1e-10 * (step.square().sum(0) * bend.square().sum(0)).sqrt())
-        steps.append(step)
-        bends.append(bend)
-        inverses.append(torch.where(useful, 1 / torch.where(useful, product, 1), 0))
-        if len(steps) > HISTORY:
-            for history in (steps, bends, inverses):
-                history.pop(0)
-        theta, gradient = torch.where(accept, trial, theta), torch.where(accept, trial_gradient, gradient)
-        value = torch.where(accept, trial_value, value)
-        stalled = torch.where(accept, 0, stalled + 1)
-        fresh = -_two_loop(gradient, steps, bends, inverses, lambda v, of=active: first_guess(v, of))
-        downhill = (fresh * gradient).sum(0) < 0
-        fresh = torch.where(downhill, fresh, -first_guess(gradient, active))
-        direction = torch.where(accept, fresh, direction)
-        length = torch.where(accept, 1.0, length * 0.4)
-
-    weight = best[:-1] * inverse
-    return Solution(weight, best[-1] - (best[:-1] * shift).sum(0), best_gradient, passes)
+        size = search.gradient.abs().amax(0)
+        best[:, search.active], best_gradient[search.active] = search.theta, size
+        moving = (size > tolerance) & (search.stalled < PATIENCE)
+        if problems.uses_bfloat16:
+            moving &= ~search.flat()
+        if search.passes >= max_passes or not moving.any():
+            return Solution(*problems.unstandardised(best), best_gradient, search.passes)
+        if moving.sum() <= 0.75 * len(search.active):  # copies the history, so not for single columns
+            search.keep(moving)
+        search.step()
 
 
-def _halves(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """The weight in x's dtype. In bfloat16 as two columns, the second its rounding error: without it the loss is a
-    staircase of the weight and the search stalls on the steps."""
-    if dtype != torch.bfloat16:
-        return weight
-    high = weight.bfloat16()
-    return torch.cat([high, (weight - high.float()).bfloat16()], 1)
+@dataclass(frozen=True)
+class _Move:
+    """One accepted step of every column; 0 where a column stayed."""
+
+    step: Tensor
+    """[d + 1, c], of theta."""
+    gradient_change: Tensor
+    """[d + 1, c]"""
+    inverse: Tensor
+    """[c], 1 / (step . gradient_change), 0 where the move teaches nothing about the curvature."""
+
+    @classmethod
+    def of(cls, step: Tensor, change: Tensor, accepted: Tensor) -> "_Move":
+        product = (step * change).sum(0)
+        useful = accepted & (product > 1e-10 * (step.square().sum(0) * change.square().sum(0)).sqrt())
+        return cls(step, change, torch.where(useful, 1 / torch.where(useful, product, 1), 0))
+
+    def keep(self, columns: Tensor) -> "_Move":
+        return _Move(self.step[:, columns], self.gradient_change[:, columns], self.inverse[columns])
 
 
-def _whole(product: Tensor, k: int) -> Tensor:
-    """Sum of the two halves' products, [n, k] float32 (as it is for other dtypes)."""
-    return product if product.shape[1] == k else product[:, :k].float() + product[:, k:].float()
+class _Search:
+    """Where the columns that still move stand, and how they came there."""
+
+    def __init__(self, problems: Problems, start: tuple[float, Tensor] | None) -> None:
+        k, d = len(problems.penalty), problems.x.shape[1]
+        self.problems = problems
+        self.active = torch.arange(k, device=problems.x.device)
+        """[c], the problems of the columns."""
+        self.theta = torch.zeros(d + 1, k, dtype=problems.real, device=problems.x.device)
+        """[d + 1, c], last row: bias."""
+        if start is None:
+            self.value, self.gradient = problems.evaluate(self.theta, self.active)
+        else:
+            self.value = self.theta.new_full((k,), start[0])
+            self.gradient = torch.cat([start[1].to(problems.real), self.theta[-1:]])
+        self.passes = int(start is None)
+        self.moves: list[_Move] = []
+        self.direction = -self._first_guess(self.gradient)
+        self.length = torch.ones_like(self.value)
+        self.stalled = torch.zeros_like(self.active)
+        self._epsilon = 1e-5 if problems.uses_bfloat16 else torch.finfo(problems.real).eps
+
+    def _first_guess(self, vector: Tensor) -> Tensor:
+        return self.problems.newton_guess(vector, self.active)
+
+    def flat(self) -> Tensor:
+        """bool[c]: half the slope along the direction is what a Newton step would gain, and that is next to nothing."""
+        return -(self.gradient * self.direction).sum(0) / 2 < FLAT * self.value
+
+    def keep(self, columns: Tensor) -> None:
+        """Leave the other columns behind."""
+        self.active, self.value, self.length = self.active[columns], self.value[columns], self.length[columns]
+        self.theta, self.gradient = self.theta[:, columns], self.gradient[:, columns]
+        self.direction, self.stalled = self.direction[:, columns], self.stalled[columns]
+        self.moves = [move.keep(columns) for move in self.moves]
+
+    def step(self) -> None:
+        """One pass over x: columns whose step lowers the loss move, the others will try a shorter one."""
+        slope = (self.gradient * self.direction).sum(0)
+        trial = self.theta + self.length * self.direction
+        value, gradient = self.problems.evaluate(trial, self.active)
+        self.passes += 1
+        noise = self._epsilon * self.value.abs().clamp(min=1e-3)
+        accepted = value <= self.value + 1e-4 * self.length * slope + noise
+        step, change = torch.where(accepted, trial - self.theta, 0), torch.where(accepted, gradient - self.gradient, 0)
+        self.moves = [*self.moves, _Move.of(step, change, accepted)][-HISTORY:]
+        self.theta, self.gradient = (
+            torch.where(accepted, trial, self.theta),
+            torch.where(accepted, gradient, self.gradient),
+        )
+        self.value = torch.where(accepted, value, self.value)
+        self.stalled = torch.where(accepted, 0, self.stalled + 1)
+        fresh = -_two_loop(self.gradient, self.moves, self._first_guess)
+        downhill = (fresh * self.gradient).sum(0) < 0
+        fresh = torch.where(downhill, fresh, -self._first_guess(self.gradient))
+        self.direction = torch.where(accepted, fresh, self.direction)
+        self.length = torch.where(accepted, 1.0, self.length * 0.4)
 
 
-def _two_loop(
-    gradient: Tensor,
-    steps: list[Tensor],
-    bends: list[Tensor],
-    inverses: list[Tensor],
-    first: Callable[[Tensor], Tensor],
-) -> Tensor:
-    """L-BFGS's product of the inverse curvature with the gradient, [d + 1, k]; entries with inverse 0 drop out."""
+def _two_loop(gradient: Tensor, moves: list[_Move], first: Callable[[Tensor], Tensor]) -> Tensor:
+    """L-BFGS's product of the inverse curvature with the gradient, [d + 1, c]; moves with inverse 0 drop out."""
     vector = gradient.clone()
     factors = []
-    for step, bend, inverse in zip(reversed(steps), reversed(bends), reversed(inverses), strict=True):
-        factor = inverse * (step * vector).sum(0)
-        vector -= factor * bend
+    for move in reversed(moves):
+        factor = move.inverse * (move.step * vector).sum(0)
+        vector -= factor * move.gradient_change
         factors.append(factor)
-    result = first(vector)
-    # Scale the first guess by the newest useful pair of each column, as is usual for L-BFGS.
-    scale = torch.ones_like(gradient[0])
+    result = first(vector) * _scale_of_guess(gradient[0], moves, first)
+    for move, factor in zip(moves, reversed(factors), strict=True):
+        result += move.step * (factor - move.inverse * (move.gradient_change * result).sum(0))
+    return result
+
+
+def _scale_of_guess(like: Tensor, moves: list[_Move], first: Callable[[Tensor], Tensor]) -> Tensor:
+    """[c]: what the newest useful move of each column says about the size of the first guess, as usual for L-BFGS."""
+    scale = torch.ones_like(like)
     found = torch.zeros_like(scale, dtype=torch.bool)
-    for bend, inverse in zip(reversed(bends), reversed(inverses), strict=True):
-        fresh = (inverse > 0) & ~found
+    for move in reversed(moves):
+        fresh = (move.inverse > 0) & ~found
         if fresh.any():
-            bent = (bend * first(bend)).sum(0)
-            scale = torch.where(fresh, 1 / (inverse.clamp(min=1e-30) * bent.clamp(min=1e-30)), scale)
+            bent = (move.gradient_change * first(move.gradient_change)).sum(0)
+            scale = torch.where(fresh, 1 / (move.inverse.clamp(min=1e-30) * bent.clamp(min=1e-30)), scale)
             found |= fresh
         if found.all():
             break
-    result = result * scale
-    for step, bend, inverse, factor in zip(steps, bends, inverses, reversed(factors), strict=True):
-        result += step * (factor - inverse * (bend * result).sum(0))
-    return result
+    return scale
