@@ -19,7 +19,7 @@ from badhands.tiny_hands.making.malformations import (
     weather,
     wreck,
 )
-from badhands.tiny_hands.renderer import SIZE, render
+from badhands.tiny_hands.renderer import SIZE, Rendered, render
 
 SHARES = {"good": 0.42, "planted": 0.18, "anatomy": 0.14, "wrecked": 0.12, "mixed": 0.06, "both": 0.03, "none": 0.05}
 CHANGED, CHANGED_PIXELS = 0.15, 14
@@ -98,62 +98,11 @@ def make_batch(n: int, seed: int, device: torch.device | str = "cpu", round_trip
     sizes = {name: round(n * share) for name, share in SHARES.items()}
     sizes["good"] += n - sum(sizes.values())
     sound = sample_hands(n - sizes["planted"], 2 * seed).to(device)
-    clean = render(sound)
-    ends = torch.tensor([sizes[k] for k in ("good", "anatomy", "wrecked", "mixed", "both", "none")]).cumsum(0).tolist()
-    starts = [0, *ends[:-1]]
-    good, anatomy, wrecked, mixed, both, none = (slice(a, b) for a, b in zip(starts, ends, strict=True))
-    zero = torch.zeros(n, device=device)
-    one = zero + 1
-    made = [_planted(sizes["planted"], 2 * seed + 1, device)]
-
-    k = sizes["good"]
-    five = torch.full((n,), 5, device=device)
-    made.append(
-        truths(
-            clean.images[good],
-            clean.masks[good],
-            good=one[:k],
-            good_weight=one[:k],
-            wrong_weight=one[:k],
-            fingers=five[:k],
-            fingers_weight=one[:k],
-        )
-    )
-
-    hands, kind = malform_anatomy(sound[anatomy], g)
-    edited = render(hands)
-    counted = torch.isin(kind, torch.tensor([ANATOMY.index(name) for name in MISCOUNTED], device=device)).float()
-    known = counts_as_change(edited.images, clean.images[anatomy])
-    made.append(
-        truths(
-            edited.images,
-            edited.masks,
-            good_weight=known,
-            wrong=changed_places(edited.images, clean.images[anatomy]),
-            wrong_weight=known * 0.5,
-            is_global=counted,
-            global_weight=known,
-            fingers=hands.digits,
-            fingers_weight=counted * known,
-        )
-    )
-
-    made.append(_wrecked(sound[wrecked], clean.images[wrecked], clean.masks[wrecked], g))
-
-    other = render(repose(sound[mixed], g))
-    images = mix_poses(clean.images[mixed], other.images, g)
-    known = counts_as_change(images, clean.images[mixed]) * counts_as_change(images, other.images)
-    agree = (clean.masks[mixed] == other.masks).float()
-    made.append(truths(images, clean.masks[mixed], mask_weight=agree, good_weight=known))
-
-    hands, _ = malform_anatomy(sound[both], g)
-    edited = render(hands)
-    twice = _wrecked(hands, edited.images, edited.masks, g)
-    known = counts_as_change(twice.images, clean.images[both])
-    made.append(truths(twice.images, twice.mask, good_weight=known))
-
-    made.append(_no_hand(sound[none], clean.images[none], g))
-    return _age(cat(made), g, round_trip)
+    clean, parts, start = render(sound), [_planted(sizes["planted"], 2 * seed + 1, device)], 0
+    for name, make in MAKERS.items():
+        part = slice(start, start := start + sizes[name])
+        parts.append(make(sound[part], Rendered(clean.images[part], clean.masks[part]), g))
+    return _age(cat(parts), g, round_trip)
 
 
 def _planted(n: int, seed: int, device: torch.device) -> Batch:
@@ -176,7 +125,50 @@ def _planted(n: int, seed: int, device: torch.device) -> Batch:
     )
 
 
-def _wrecked(hands: Hands, images: Tensor, masks: Tensor, g: torch.Generator) -> Batch:
+def _good(hands: Hands, clean: Rendered, g: torch.Generator) -> Batch:
+    ones = torch.ones(len(hands), device=g.device)
+    five = torch.full((len(hands),), 5, device=g.device)
+    return truths(clean.images, clean.masks, good=ones, good_weight=ones, wrong_weight=ones, fingers=five,
+                  fingers_weight=ones)  # fmt: skip
+
+
+def _anatomy(hands: Hands, clean: Rendered, g: torch.Generator) -> Batch:
+    """Too many fingers, too few, too short ...: drawn anew."""
+    wrong, kind = malform_anatomy(hands, g)
+    edited = render(wrong)
+    counted = torch.isin(kind, torch.tensor([ANATOMY.index(name) for name in MISCOUNTED], device=g.device)).float()
+    known = counts_as_change(edited.images, clean.images)
+    return truths(
+        edited.images,
+        edited.masks,
+        good_weight=known,
+        wrong=changed_places(edited.images, clean.images),
+        wrong_weight=known * 0.5,
+        is_global=counted,
+        global_weight=known,
+        fingers=wrong.digits,
+        fingers_weight=counted * known,
+    )
+
+
+def _mixed(hands: Hands, clean: Rendered, g: torch.Generator) -> Batch:
+    """Two poses of one hand, run into each other."""
+    other = render(repose(hands, g))
+    images = mix_poses(clean.images, other.images, g)
+    known = counts_as_change(images, clean.images) * counts_as_change(images, other.images)
+    return truths(images, clean.masks, mask_weight=(clean.masks == other.masks).float(), good_weight=known)
+
+
+def _both(hands: Hands, clean: Rendered, g: torch.Generator) -> Batch:
+    """Wrong anatomy, and then wrecked."""
+    hands, _ = malform_anatomy(hands, g)
+    twice = _wrecked(hands, render(hands), g)
+    return truths(twice.images, twice.mask, good_weight=counts_as_change(twice.images, clean.images))
+
+
+def _wrecked(hands: Hands, clean: Rendered, g: torch.Generator) -> Batch:
+    """Pixels of the drawn hand moved, smeared, erased."""
+    images, masks = clean.images, clean.masks
     without, _ = malform_anatomy(hands, g)
     other = torch.where((torch.rand(len(hands), generator=g, device=g.device) < 0.5), 1, 0)
     removed = render(without).images
@@ -195,9 +187,9 @@ def _wrecked(hands: Hands, images: Tensor, masks: Tensor, g: torch.Generator) ->
     )
 
 
-def _no_hand(hands: Hands, images: Tensor, g: torch.Generator) -> Batch:
+def _no_hand(hands: Hands, clean: Rendered, g: torch.Generator) -> Batch:
     """Grounds, patches of colour, and hands melted beyond recognition (bad, and nobody's mask)."""
-    n, device = len(hands), g.device
+    n, device, images = len(hands), g.device, clean.images
     ground = images[:, :, 2:4, 2:4].mean((2, 3), keepdim=True).expand_as(images)
     patches = (smooth_noise(n, 1, 3, g) > 0.4).float()
     colour = torch.rand(n, 3, 1, 1, generator=g, device=device)
@@ -215,6 +207,10 @@ def _no_hand(hands: Hands, images: Tensor, g: torch.Generator) -> Batch:
         hand=m,
         hand_weight=1 - m,
     )
+
+
+MAKERS = {"good": _good, "anatomy": _anatomy, "wrecked": _wrecked, "mixed": _mixed, "both": _both, "none": _no_hand}
+"""Parts of a batch after the planted ones, in their order: sound hands and their pictures, made wrong."""
 
 
 def _age(batch: Batch, g: torch.Generator, round_trip: RoundTrip | None) -> Batch:
