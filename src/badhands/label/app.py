@@ -23,73 +23,80 @@ _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".
 
 def create_app(desk: Desk, access: Access) -> ASGIApp:
     """The ASGI application for one study."""
-    files = {path.name: path.read_bytes() for path in _PAGE.iterdir() if path.suffix in _TYPES}
+    page, api = _Page(), _Labels(desk)
+    routes = [
+        Route("/", page.file),
+        Route("/page/{name}", page.file),
+        Route("/api/alive", api.alive),
+        Route("/api/study", api.overview),
+        Route("/api/images/{id}", api.picture),
+        Route("/api/thumbnails/{id}", api.thumbnail),
+        Route("/api/proposals/{id}", api.proposals),
+        Route("/api/labels/{id}", api.read, methods=["GET"]),
+        Route("/api/labels/{id}", api.save, methods=["POST"]),
+    ]
+    app = Starlette(routes=routes, middleware=[Middleware(Guard, access=access, max_body=MAX_BODY)])
+    app.router.redirect_slashes = False  # there is one address for each thing; a redirect would repeat the query
+    return app
 
-    async def page(request: Request) -> Response:
+
+class _Page:
+    """The files of the page, read once."""
+
+    def __init__(self) -> None:
+        self.files = {path.name: path.read_bytes() for path in _PAGE.iterdir() if path.suffix in _TYPES}
+
+    async def file(self, request: Request) -> Response:
         name = request.path_params.get("name", "index.html")
-        if name not in files:
+        if name not in self.files:
             return _error(404, "there is no such page")
-        return Response(files[name], media_type=_TYPES[Path(name).suffix], headers={"Cache-Control": "no-cache"})
+        return Response(self.files[name], media_type=_TYPES[Path(name).suffix], headers={"Cache-Control": "no-cache"})
 
-    async def alive(request: Request) -> Response:
-        return _json({"study": desk.study_id})
 
-    async def overview(request: Request) -> Response:
-        def read() -> Response:
-            return _json_bytes(desk.overview(request.query_params.get("annotator", "")))
+class _Labels:
+    """What the page asks of the study."""
 
-        return await _answer(read)
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
 
-    async def picture(request: Request) -> Response:
-        return await _answer(lambda: _file(desk.picture(request.path_params["id"]), "image/png"))
+    async def alive(self, request: Request) -> Response:
+        return _json({"study": self.desk.study_id})
 
-    async def thumbnail(request: Request) -> Response:
-        return await _answer(lambda: _file(desk.thumbnail(request.path_params["id"]), "image/jpeg"))
-
-    async def proposals(request: Request) -> Response:
+    async def overview(self, request: Request) -> Response:
         annotator = request.query_params.get("annotator", "")
-        return await _answer(lambda: desk.proposals(request.path_params["id"], annotator))
+        return await _answer(lambda: _json_bytes(self.desk.overview(annotator)))
 
-    async def read_label(request: Request) -> Response:
-        query = request.query_params
+    async def picture(self, request: Request) -> Response:
+        return await _answer(lambda: _file(self.desk.picture(request.path_params["id"]), "image/png"))
+
+    async def thumbnail(self, request: Request) -> Response:
+        return await _answer(lambda: _file(self.desk.thumbnail(request.path_params["id"]), "image/jpeg"))
+
+    async def proposals(self, request: Request) -> Response:
+        annotator = request.query_params.get("annotator", "")
+        return await _answer(lambda: self.desk.proposals(request.path_params["id"], annotator))
+
+    async def read(self, request: Request) -> Response:
+        image, query = request.path_params["id"], request.query_params
         repeat = 1 if query.get("repeat") == "1" else 0
-        return await _answer(
-            lambda: {"label": desk.label(request.path_params["id"], query.get("annotator", ""), repeat)}
-        )
+        return await _answer(lambda: {"label": self.desk.label(image, query.get("annotator", ""), repeat)})
 
-    async def save_label(request: Request) -> Response:
+    async def save(self, request: Request) -> Response:
         if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
             return _error(415, "send application/json")
         body = await read_body(request.receive, MAX_BODY)
         if body is None:
             return _error(413, f"the body is longer than {MAX_BODY} bytes")
+        return await _answer(lambda: self._saved(request.path_params["id"], body))
 
-        def save() -> Any:
-            answer = desk.save(request.path_params["id"], read_json(body))
-            if not isinstance(answer, Conflict):
-                return answer
-            if answer.label is None:
-                return _json(
-                    {"error": "Another study is being served at this address now.", "study": desk.study_id}, 409
-                )
-            return _json({"error": "the label was changed elsewhere", "label": answer.label}, 409)
-
-        return await _answer(save)
-
-    routes = [
-        Route("/", page),
-        Route("/page/{name}", page),
-        Route("/api/alive", alive),
-        Route("/api/study", overview),
-        Route("/api/images/{id}", picture),
-        Route("/api/thumbnails/{id}", thumbnail),
-        Route("/api/proposals/{id}", proposals),
-        Route("/api/labels/{id}", read_label, methods=["GET"]),
-        Route("/api/labels/{id}", save_label, methods=["POST"]),
-    ]
-    app = Starlette(routes=routes, middleware=[Middleware(Guard, access=access, max_body=MAX_BODY)])
-    app.router.redirect_slashes = False  # there is one address for each thing; a redirect would repeat the query
-    return app
+    def _saved(self, image: str, body: bytes) -> Any:
+        answer = self.desk.save(image, read_json(body))
+        if not isinstance(answer, Conflict):
+            return answer
+        if answer.label is None:
+            error = "Another study is being served at this address now."
+            return _json({"error": error, "study": self.desk.study_id}, 409)
+        return _json({"error": "the label was changed elsewhere", "label": answer.label}, 409)
 
 
 async def _answer(work: Callable[[], Any]) -> Response:

@@ -4,7 +4,9 @@ Local frame of a hand: origin in the palm, y towards the middle fingertip, x tow
 scale 1. `renderer.py` turns it by the direction, mirrors it for a left hand and puts it into the picture.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -95,54 +97,27 @@ def sample_hands(
         if error not in ERRORS:
             raise ValueError(f"unknown error {error!r}: choose from {', '.join(ERRORS)}")
     g = torch.Generator().manual_seed(seed)
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return torch.rand(n, *shape, generator=g) * (high - low) + low
-
+    uniform = partial(_uniform, g, n)
     if codes is None:
         codes = torch.stack([torch.randint(len(words), (n,), generator=g) for words in VOCABULARY.values()], 1)
     kinds = torch.tensor([1 + ERRORS.index(error) for error in errors])
     error = torch.where(uniform(0, 1) < bad_share, kinds[torch.randint(len(kinds), (n,), generator=g)], 0)
     counts = torch.tensor([2, 3, 5, 6])[torch.randint(4, (n,), generator=g)]
-    fingers = torch.where(error == 1, counts, 4)
+    count = torch.where(error == 1, counts, 4)
 
     half = torch.stack([uniform(8.9, 9.9), uniform(8.2, 9.4)], 1)
-    slots = torch.arange(DIGITS - 1)
-    # Fingers spread evenly over the knuckles, whatever their number: `place` runs from -1 (index) to 1 (little finger).
-    place = (slots - (fingers[:, None] - 1) / 2) / ((fingers[:, None] - 1) / 2)
-    crowd = (fingers[:, None] / 4).clamp(min=0.9)
-    lengths = _interpolate(place) * uniform(0.93, 1.07, DIGITS - 1) * uniform(0.93, 1.05, 1)
-    fan = uniform(0.14, 0.30, 1)
-    root_angle = place * fan * crowd + uniform(-0.035, 0.035, DIGITS - 1)
-    bend = root_angle + uniform(-0.13, 0.13, DIGITS - 1) - 0.35 * root_angle * uniform(0, 1, DIGITS - 1)
-    root_x = place * (half[:, :1] - 2.1) * crowd.clamp(max=1.12)
-    root_y = half[:, 1:] - 1.2 - 1.1 * place**2
-    width = uniform(2.35, 2.55, 1).expand(n, DIGITS - 1) / crowd.clamp(max=1.12)
-
-    thumb_root = torch.stack([-half[:, 0] + 2.2, uniform(-4.2, -2.4)], 1)
-    thumb_angle = uniform(-1.0, -0.62)
-    joints = torch.zeros(n, DIGITS, 2, 2, 2)
-    joints[:, 1:] = _finger(torch.stack([root_x, root_y], -1), root_angle, bend, lengths, 0.54)
-    joints[:, :1] = _finger(
-        thumb_root[:, None],
-        thumb_angle[:, None],
-        (thumb_angle + uniform(0.15, 0.55))[:, None],
-        uniform(12.2, 14.2, 1),
-        0.55,
-    )
+    fingers, width = _fingers(count, half, uniform)
+    joints = torch.cat([_thumb(half, uniform), fingers], 1)
     tapered = torch.tensor([[1.0, 0.97], [0.97, 0.92]])
-    radii = torch.cat([uniform(2.5, 2.8, 1), width], 1)[:, :, None, None] * tapered
-
-    present = torch.cat([torch.ones(n, 1, dtype=torch.bool), slots < fingers[:, None]], 1)
     hands = Hands(
         codes=codes,
+        radii=torch.cat([uniform(2.5, 2.8, 1), width], 1)[:, :, None, None] * tapered,
         centre=uniform(-2.5, 2.5, 2),
         angle=uniform(-0.26, 0.26),
         scale=torch.tensor(SCALES)[codes[:, 0]] * uniform(0.98, 1.03),
         stretch=half,
         joints=joints,
-        radii=radii,
-        present=present,
+        present=torch.cat([torch.ones(n, 1, dtype=torch.bool), torch.arange(DIGITS - 1) < count[:, None]], 1),
         merged=torch.zeros(n, dtype=torch.int64),
         blot=torch.zeros(n, 4),
         tint=uniform(-0.025, 0.025, 3, 3),
@@ -150,6 +125,36 @@ def sample_hands(
         error=error,
     )
     return _plant_local(hands, g)
+
+
+def _uniform(g: torch.Generator, n: int, low: float, high: float, *shape: int) -> Tensor:
+    return torch.rand(n, *shape, generator=g) * (high - low) + low
+
+
+def _fingers(count: Tensor, half: Tensor, uniform: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
+    """Joints [n, DIGITS - 1, 2, 2, 2] and widths [n, DIGITS - 1] of `count` [n] fingers on a palm of half size [n, 2].
+
+    They spread evenly over the knuckles, whatever their number: `place` runs from -1 (index) to 1 (little finger).
+    """
+    gaps, slots = count[:, None] - 1, torch.arange(DIGITS - 1)
+    place = (slots - gaps / 2) / (gaps / 2)
+    crowd = (count[:, None] / 4).clamp(min=0.9)
+    lengths = _interpolate(place) * uniform(0.93, 1.07, DIGITS - 1) * uniform(0.93, 1.05, 1)
+    fan = uniform(0.14, 0.30, 1)
+    root_angle = place * fan * crowd + uniform(-0.035, 0.035, DIGITS - 1)
+    bend = root_angle + uniform(-0.13, 0.13, DIGITS - 1) - 0.35 * root_angle * uniform(0, 1, DIGITS - 1)
+    root_x = place * (half[:, :1] - 2.1) * crowd.clamp(max=1.12)
+    root_y = half[:, 1:] - 1.2 - 1.1 * place**2
+    width = uniform(2.35, 2.55, 1).expand(len(count), DIGITS - 1) / crowd.clamp(max=1.12)
+    return _finger(torch.stack([root_x, root_y], -1), root_angle, bend, lengths, 0.54), width
+
+
+def _thumb(half: Tensor, uniform: Callable[..., Tensor]) -> Tensor:
+    """Joints [n, 1, 2, 2, 2]."""
+    root = torch.stack([-half[:, 0] + 2.2, uniform(-4.2, -2.4)], 1)
+    angle = uniform(-1.0, -0.62)
+    bend = (angle + uniform(0.15, 0.55))[:, None]
+    return _finger(root[:, None], angle[:, None], bend, uniform(12.2, 14.2, 1), 0.55)
 
 
 def _interpolate(place: Tensor) -> Tensor:
