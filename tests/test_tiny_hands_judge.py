@@ -13,8 +13,9 @@ from badhands.tiny_hands.judge import FOLDER, Judge
 from badhands.tiny_hands.judge_figures import HELD_OUT_SEED, LABELS, against_eye, by_eye, confusion, of_renders
 from badhands.tiny_hands.judge_model import JudgeNet, save_judge
 from badhands.tiny_hands.making.judge_batches import SHARES, counts_as_change, make_batch
+from badhands.tiny_hands.making.judge_settings import JudgeTraining, settings
 from badhands.tiny_hands.making.judge_threshold import threshold
-from badhands.tiny_hands.making.judge_training import JudgeTraining, losses, settings, train
+from badhands.tiny_hands.making.judge_training import losses, train
 from badhands.tiny_hands.making.malformations import displace, finger_points, malform_anatomy, repose, weather
 from badhands.tiny_hands.obeys import RULED, attributes_rule, obedience
 from badhands.tiny_hands.renderer import render, to_uint8, token_mask
