@@ -8,7 +8,7 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.modular_pipelines import FluxAutoBlocks
 
 from badhands import Abort, BadHandCallback, Cell, Steer, watch
-from badhands.diffusion.taps import AllDropped
+from badhands.diffusion.moments import AllDropped
 from badhands.home import ROOT
 from tiny_pipeline import make_pipeline
 from watch_probes import make_probes

@@ -8,7 +8,8 @@ import torch
 from diffusers.hooks import FirstBlockCacheConfig, PyramidAttentionBroadcastConfig, apply_first_block_cache
 
 from badhands.diffusion.capture import capture
-from badhands.diffusion.taps import AllDropped, Taps
+from badhands.diffusion.moments import AllDropped
+from badhands.diffusion.taps import Taps
 from tiny_pipeline import NEGATIVE, make_pipeline
 
 PROMPTS = ["a hand", "two fists", "fingers"]

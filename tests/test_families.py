@@ -25,9 +25,10 @@ from badhands.diffusion.families.published import PUBLISHED
 from badhands.diffusion.fingerprint import fingerprint
 from badhands.diffusion.generation import encode, generate, generate_latents
 from badhands.diffusion.models import ModelSpec, load_pipeline, token_grid
+from badhands.diffusion.moments import AllDropped
 from badhands.diffusion.preview import decode, load_tiny_vae
 from badhands.diffusion.random_model import count_values, make_folder
-from badhands.diffusion.taps import AllDropped, Taps
+from badhands.diffusion.taps import Taps
 from badhands.extraction.job import Job
 from badhands.extraction.verdicts import Pause
 from badhands.home import CONF_DIR

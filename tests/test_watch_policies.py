@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from badhands.cells import Cell
+from badhands.diffusion.moments import AllDropped
 from badhands.diffusion.scene import Pair, Scene
 from badhands.diffusion.spec import ModelSpec
-from badhands.diffusion.taps import AllDropped
 from badhands.watch import Abort, Steer, watch
 from badhands.watch.fresh import fresh_pairs
 from badhands.watch.reseed import reseed

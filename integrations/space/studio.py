@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from badhands import Abort, Cell, Probes
+from badhands.diffusion.moments import AllDropped
 from badhands.diffusion.scene import Pair, Scene
 from badhands.diffusion.spec import ModelSpec
-from badhands.diffusion.taps import AllDropped
 from badhands.figures.palette import FAINT, INK, PAPER
 from badhands.home import CONF_DIR
 from badhands.probes.hub import pull

@@ -9,8 +9,9 @@ import torch
 
 from badhands.cells import PSEUDO_BLOCKS, Cell, grid
 from badhands.diffusion.blocks import check_blocks
+from badhands.diffusion.moments import Moment, StepEnd
 from badhands.diffusion.row_buffer import RowBuffer
-from badhands.diffusion.taps import Moment, StepEnd, Taps
+from badhands.diffusion.taps import Taps
 
 Tokens = npt.ArrayLike | Sequence[npt.ArrayLike] | None
 

@@ -5,7 +5,7 @@ img2img starts in the middle of the schedule, and a second generation starts ane
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,62 +14,9 @@ import torch
 from badhands.cells import PSEUDO_BLOCKS
 from badhands.diffusion.blocks import check_blocks, find_block, image_tokens, with_image_tokens
 from badhands.diffusion.families import BlockList, Family, family_of
-from badhands.diffusion.preview import predicted_x0
+from badhands.diffusion.hooks import after_call, after_step
+from badhands.diffusion.moments import AllDropped, Moment, StepEnd
 from badhands.diffusion.refusals import refuse_untappable
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Where a generation is."""
-
-    generation: int
-    """Counts the generations seen by these taps, from 0."""
-    step: int
-    """Index into the scheduler's schedule, counts up."""
-    timestep: int
-    """`num_steps - step`, counts down: `num_steps` is pure noise, 1 the last."""
-    num_steps: int
-    sigma: float
-    sigma_next: float
-    branch: int
-    """0: conditional, 1: unconditional call of true classifier-free guidance."""
-    members: tuple[int, ...]
-    """Batch members still alive, by their place in the batch that the generation began with."""
-
-
-class AllDropped(Exception):
-    """Every member of the batch was dropped, so the generation ended early."""
-
-
-@dataclass
-class StepEnd:
-    """What a step did. Tensors are packed latents [B, n tokens, c] of the members still alive; do not write to them."""
-
-    moment: Moment
-    x_t: torch.Tensor
-    """The latent that the step began with, at `moment.sigma`."""
-    velocity: torch.Tensor
-    """The model's output that the scheduler used: guidance already combined."""
-    x_next: torch.Tensor
-    """The latent after the step, at `moment.sigma_next`."""
-    dropped: set[int] = field(default_factory=set)
-
-    def x0(self) -> torch.Tensor:
-        """The clean latent predicted at this step [B, n, c], float32."""
-        return predicted_x0(self.x_t, self.velocity, self.moment.sigma)
-
-    def drop(self, members: Iterable[int]) -> None:
-        """Ask that these members (places in the first batch) be generated no further; the rest goes on.
-
-        Raises:
-            ValueError: a member that is not alive.
-        """
-        members = set(members)
-        strangers = members - set(self.moment.members)
-        if strangers:
-            raise ValueError(f"cannot drop members {sorted(strangers)}: alive are {list(self.moment.members)}")
-        self.dropped |= members
-
 
 OnBlock = Callable[[Moment, str, torch.Tensor], torch.Tensor | None]
 OnStep = Callable[[StepEnd], None]
@@ -147,8 +94,8 @@ class Taps:
             self._undo.append(transformer.register_forward_hook(self._after_transformer).remove)
             for name in self.blocks:
                 block, rows = find_block(transformer, self.config, name)
-                self._tap(block, partial(self._after_block, name, rows))
-            self._tap_scheduler(scheduler)
+                self._undo.append(after_call(block, partial(self._after_block, name, rows)))
+            self._undo.append(after_step(scheduler, self._after_step))
         except BaseException:
             self._remove()
             raise
@@ -163,35 +110,6 @@ class Taps:
         while self._undo:
             self._undo.pop()()
         self._moment = None
-
-    def _tap(self, block: torch.nn.Module, after: Callable[[Any], Any]) -> None:
-        compiled = getattr(block, "_compiled_call_impl", None)
-        if compiled is None:
-            self._undo.append(block.register_forward_hook(lambda _m, _a, output: after(output)).remove)
-            return
-
-        # A forward hook would be traced into the block's graph; outside of it any Python may run.
-        def call(*args: Any, **kwargs: Any) -> Any:
-            output = compiled(*args, **kwargs)
-            changed = after(output)
-            return output if changed is None else changed
-
-        block._compiled_call_impl = call  # type: ignore[assignment]
-        self._undo.append(partial(setattr, block, "_compiled_call_impl", compiled))
-
-    def _tap_scheduler(self, scheduler: Any) -> None:
-        own = scheduler.__dict__.get("step")
-        original = scheduler.step
-
-        def step(model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            result = original(model_output, timestep, sample, *args, **kwargs)
-            return self._after_step(model_output, sample, result)
-
-        scheduler.step = step
-        if own is None:
-            self._undo.append(partial(scheduler.__dict__.pop, "step"))
-        else:
-            self._undo.append(partial(setattr, scheduler, "step", own))
 
     # The transformer -------------------------------------------------------------------------------------------------
 
@@ -273,7 +191,7 @@ class Taps:
         else:
             # Halves in the order of the batch; the conditional one is branch 0 wherever it stands.
             halves = tokens.chunk(2)
-            moments = [moment, _unconditional(moment)]
+            moments = [moment, replace(moment, branch=1)]
             if self.family.guidance_batch == "uncond_first":
                 moments.reverse()
             new = [self._on_block(m, name, half) for m, half in zip(moments, halves, strict=True)]
@@ -321,7 +239,3 @@ class Taps:
         self._members = tuple(moment.members[i] for i in places)
         kept = x_next[torch.tensor(places, device=x_next.device)]
         return (kept, *result[1:]) if isinstance(result, tuple) else type(result)(prev_sample=kept)
-
-
-def _unconditional(moment: Moment) -> Moment:
-    return Moment(**{**moment.__dict__, "branch": 1})

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from badhands.cells import Cell
-from badhands.diffusion.taps import Moment, Taps
+from badhands.diffusion.moments import Moment
+from badhands.diffusion.taps import Taps
 from badhands.experiments.rows import Artist
 from badhands.probes.artifact import Probes
 

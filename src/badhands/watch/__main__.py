@@ -75,9 +75,9 @@ def watch_pictures(
     live: "Live | None",
 ) -> None:  # fmt: skip
     """Draw the prompt with one seed after the other (policy=best: n at a time) until `images` of them came through."""
+    from badhands.diffusion.moments import AllDropped
     from badhands.diffusion.preview import load_tiny_vae
     from badhands.diffusion.scene import Pair, Scene
-    from badhands.diffusion.taps import AllDropped
     from badhands.watch.fresh import find_judge, fresh_pairs
     from badhands.watch.repaint import canvas_of, final_cell
     from badhands.watch.watcher import watch

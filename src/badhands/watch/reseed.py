@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
+from badhands.diffusion.moments import AllDropped
 from badhands.diffusion.scene import Pair, Scene
-from badhands.diffusion.taps import AllDropped
 from badhands.probes.artifact import Probes
 from badhands.watch.policies import Policy
 from badhands.watch.seen import Seen

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from badhands.cells import Cell, in_order
-from badhands.diffusion.taps import Moment, StepEnd, Taps
+from badhands.diffusion.moments import Moment, StepEnd
+from badhands.diffusion.taps import Taps
 from badhands.probes.artifact import Probes
 from badhands.probes.steps import match_steps
 from badhands.watch.fitting import check_model, choose_blocks
@@ -36,7 +37,7 @@ class watch:
     The picture is bit-identical with and without it, unless a policy changes it. Nothing is decoded while the
     transformer works: previews keep the predicted clean latent and are decoded when looked at. With true CFG the
     conditional call is read (and steered). When a policy stops every member of a batch, the pipeline call ends with
-    `badhands.diffusion.taps.AllDropped`; when it stops some, the call returns the others.
+    `badhands.diffusion.moments.AllDropped`; when it stops some, the call returns the others.
 
     Args:
         pipe: a diffusers pipeline of the model that the probes were trained on.
