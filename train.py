@@ -37,9 +37,9 @@ def main(cfg: DictConfig) -> float | None:
                 analysis, probe = build(cfg.analysis), build(cfg.probe)  # refused now, not an hour later
                 referee = load_referee(cfg.referee)
                 study, cache, design, choice = open_data(cfg, session.run.folder)
-            with session.stage("measures"):
+            with session.stage("measures", tells=True):
                 measure_cells(cache, session.run.folder, analysis, design=design)
-            with session.stage("probes"):
+            with session.stage("probes", tells=True):
                 fit_probes(
                     cache,
                     session.run.folder,
@@ -49,7 +49,7 @@ def main(cfg: DictConfig) -> float | None:
                     trainer=build(cfg.trainer),
                 )
             if cfg.previews:
-                with session.stage("previews"):
+                with session.stage("previews", tells=True):
                     see_pictures(study, cache, session.run.folder, design, referee)
             if cfg.lock:
                 with session.stage("lock"):

@@ -12,6 +12,7 @@ from badhands.measures.settings import MeasureConfig
 from badhands.measures.stage import measure
 from badhands.report.findings.facts import Facts
 from badhands.report.findings.measured import by_cell, variance
+from badhands.report.findings.write import write_findings
 from badhands.stats.design import Design
 from badhands.stats.family import Family
 from badhands.stats.long_table import COLUMNS
@@ -35,7 +36,9 @@ def planted(tmp_path_factory):
     shift = {cell: {20: 0.0, 12: 1.0, 3: 1.6}[cell.timestep] for cell in CELLS}
     truth = write_cache(folder / "cache", images=40, prompts=20, cells=CELLS, d=24, shift=shift, seed=5)
     cache = ActivationCache(folder / "cache")
-    return truth, cache, folder / "run", measure(cache, folder / "run", QUICK, design=few(cache))
+    tables = measure(cache, folder / "run", QUICK, design=few(cache))
+    write_findings(folder / "run")
+    return truth, cache, folder / "run", tables
 
 
 def test_tables_figures_and_sentences_are_written(planted):
@@ -125,7 +128,7 @@ def test_random_labels_over_images_make_every_finding_vanish(tmp_path):
         p_max.append(wide["db_p_max"].min())
         aurocs.append(wide["mass_mean.auroc"].mean())
         covered += list((wide["db_corrected_lo"] <= 0) & (wide["db_corrected_hi"] >= 0))
-        claimed += any(one["claims"] for one in json.loads((folder / "run" / "findings.json").read_text()))
+        claimed += any(one.claims for one in write_findings(folder / "run"))
     assert 0.25 < np.mean(p) < 0.75, p
     assert sum(x < 0.05 for x in p_max) <= 2, p_max
     assert abs(np.mean(aurocs) - 0.5) < 0.1, aurocs
@@ -137,8 +140,8 @@ def test_few_images_of_a_kind_are_left_out_and_said(tmp_path):
     write_cache(tmp_path / "cache", images=12, prompts=12, cells=CELLS[:1], d=8, seed=1)
     tables = measure(ActivationCache(tmp_path / "cache"), tmp_path / "run", QUICK, figures=False)
     assert set(tables["cells"]["comparison"]) == {"good_vs_bad", "not_hand"}
-    last = json.loads((tmp_path / "run" / "findings.json").read_text())[-1]
-    assert last["id"] == "left_out" and "good vs local: 6 good and 3 other images" in last["sentence"]
+    last = write_findings(tmp_path / "run")[-1]
+    assert last.id == "left_out" and "good vs local: 6 good and 3 other images" in last.sentence
 
 
 def test_latents_of_another_width_stand_beside_the_blocks(tmp_path):

@@ -1,6 +1,5 @@
 """The stage end to end: tables, artefact, refusals, and what is kept when it fails."""
 
-import json
 import shutil
 
 import numpy as np
@@ -17,6 +16,7 @@ from badhands.probes.artifact import Probes
 from badhands.probes.controls import CONTROLS
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.stage import fit_probes
+from badhands.report.findings.write import write_findings
 from badhands.stats.auroc import auroc
 from badhands.stats.folds import image_labels
 from badhands.stats.intervals import Scored
@@ -61,7 +61,7 @@ def test_the_tables_hold_claims_token_probes_and_baselines(run):
     assert (tokens["value"] > 0.7).all() and (tokens["step"] + tokens["timestep"] == 20).all()
     hand = scores.query("head == 'hand' and metric == 'token_auroc'").set_index("control")["value"]
     assert hand["none"].min() > 0.9 and hand["position"] < hand["none"].min()
-    assert "the place on the grid alone gives" in (folder / "findings.json").read_text()
+    assert "the place on the grid alone gives" in told(folder)["hand"]
     rivals = tables["baselines"]
     assert set(rivals["control"]) == {control.name for control in CONTROLS}
     outside = rivals.query("control == 'not_hand_tokens' and metric == 'auroc'")["value"]
@@ -165,7 +165,7 @@ def test_what_was_computed_is_kept_when_a_later_part_fails(run, tmp_path, monkey
 
 
 def told(folder) -> dict[str, str]:
-    return {one["id"]: one["sentence"] for one in json.loads((folder / "findings.json").read_text())}
+    return {one.id: one.sentence for one in write_findings(folder)}
 
 
 def test_findings_are_sentences_with_their_numbers(run):
@@ -192,6 +192,5 @@ def test_shuffled_labels_leave_no_finding(tmp_path):
     write_cache(tmp_path / "cache", images=60, prompts=60, d=16, cells=CELLS, shift=2.0, shuffled=True)
     _, tables = both_stages(tmp_path)
     assert (tables["headline"].query("metric == 'auroc_p_family'")["value"] > 0.05).all()
-    found = json.loads((tmp_path / "findings.json").read_text())
-    assert not any(one["claims"] for one in found)
+    assert not any(one.claims for one in write_findings(tmp_path))
     assert "Undecided" in told(tmp_path)["one_direction"] and "what chance can give" in told(tmp_path)["best_cell"]

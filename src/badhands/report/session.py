@@ -36,7 +36,8 @@ class Session:
         return self
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str, tells: bool = False) -> Iterator[None]:
+        """One stage. `tells`: from its tables findings.json is written again, even if it fails half-way."""
         profiler = cProfile.Profile() if self.profile else None
         log.info("%s ...", name)
         try:
@@ -52,7 +53,7 @@ class Session:
                 profiler.disable()
                 self._write_profile(name, profiler)
             log.info("%s: %.1f s", name, stage.seconds)
-            if (self.run.folder / "family.npz").is_file():  # the gate that sentences have to ask
+            if tells and (self.run.folder / "family.npz").is_file():  # the gate that sentences have to ask
                 write_findings(self.run.folder)
             self.tracker.log(self.run, name)
 
