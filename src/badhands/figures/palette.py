@@ -8,7 +8,6 @@ from matplotlib.colors import LinearSegmentedColormap
 GOOD = "#0072B2"
 BAD = "#D55E00"
 NOT_HAND = "#8C8C8C"
-UNLABELLED = "#000000"
 
 LOCAL = "#E69F00"
 GLOBAL = "#882255"
@@ -19,9 +18,6 @@ PAPER = "#FFFFFF"
 FAINT = "#D9D9D9"
 NULL = "#9A9A9A"
 """What the same measure gives when labels are shuffled over images."""
-
-CLASS_COLOURS = {1: GOOD, 2: BAD, 3: NOT_HAND, 0: UNLABELLED}
-"""Token class (`study/labels.py`) to colour."""
 
 BLOCK_COLOURS = ("#332288", "#0072B2", "#56B4E9", "#009E73", "#B8A100", "#E69F00", "#D55E00", "#CC79A7", "#882255")
 """Blocks in network order, cold to warm; see `block_colour`."""

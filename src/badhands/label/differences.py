@@ -42,11 +42,6 @@ def _disagree(a: _Gist, b: _Gist) -> bool:
     return comparable and iou(np.unpackbits(a.bad) > 0, np.unpackbits(b.bad) > 0) < DIFFERENT_BELOW
 
 
-def disagree(a: LabelRecord, b: LabelRecord) -> bool:
-    """Whether two labels of one image should be looked at again: other verdicts, or bad hands in other places."""
-    return _disagree(_gist(a), _gist(b))
-
-
 class Differences:
     """The label log's disagreements. Each record is read once; not thread-safe."""
 

@@ -73,15 +73,6 @@ def standardise(raw: Tensor, task: Task, precision: str = "auto") -> Standardise
     )
 
 
-def relabel(cell: Standardised, task: Task) -> Standardised:
-    """The same x with the moments of another labelling of its rows."""
-    zero = torch.zeros(cell.x.shape[1], dtype=cell.centre.dtype, device=cell.x.device)
-    mass, first, second = _group_moments(cell.x, task, zero)
-    mean, scale, by_class = _set_moments(first, second, mass, zero.double(), task)
-    real = cell.mean.dtype
-    return Standardised(cell.x, cell.centre, cell.spread, mean.to(real), scale.to(real), by_class.to(real))
-
-
 def _group_moments(x: Tensor, task: Task, pivot: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Per fold and class: mass [g], sums of x - pivot [g, d] and of squares [g, d]; float64, rows weighted 1 / n_i."""
     n, d = x.shape

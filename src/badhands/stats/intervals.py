@@ -189,24 +189,6 @@ def quadratic_interval(
     return value - float(lower) + bend, value + float(upper) + bend
 
 
-def ratio_interval(
-    numerator: ArrayLike, denominator: ArrayLike, cluster: NDArray[Any] | None = None, level: float = 0.95
-) -> tuple[float, float, float]:
-    """Sum over sum, with its interval over independent rows: cost per good hand = evaluations / good hands.
-
-    Linearised on the logarithm of the quotient, since quotients of counts are skewed.
-
-    Args:
-        numerator: float[n].
-        denominator: float[n].
-        cluster: int[n], 0, 1, 2 ...: rows of one cluster (images of one prompt) are not independent.
-
-    Returns:
-        (value, low, high); infinite with a low end of 0 where the denominator sums to 0: nothing is known.
-    """
-    return quotient_interval([numerator, denominator], [1, -1], cluster, level)
-
-
 def quotient_interval(
     sums: Sequence[ArrayLike], powers: Sequence[int], cluster: NDArray[Any] | None = None, level: float = 0.95
 ) -> tuple[float, float, float]:

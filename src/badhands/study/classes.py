@@ -27,5 +27,3 @@ class ErrorKind(IntEnum):
 # Plain integers: NumPy promotes a member of an IntEnum to int64, an int takes the dtype of the array beside it.
 UNLABELLED, GOOD, BAD, NOT_HAND = map(int, TokenClass)
 UNKNOWN_KIND, LOCAL, GLOBAL = map(int, ErrorKind)
-CLASS_NAMES = tuple(member.name.lower().replace("_", " ") for member in TokenClass)
-KIND_NAMES = tuple(member.name.lower() for member in ErrorKind)

@@ -28,14 +28,11 @@ class Line(NamedTuple):
 class _Index(Journal):
     def _forget(self) -> None:
         self.lines: dict[Key, Line] = {}
-        self.of_image: dict[str, list[Key]] = {}
         self.people = False
 
     def _take(self, row: dict[str, Any], start: int, size: int) -> None:
         key = _key(row)
         before = self.lines.pop(key, None)  # popped, so that the order is that of the lines that count
-        if before is None:
-            self.of_image.setdefault(key[0], []).append(key)
         self.lines[key] = Line(start, size, before.revision + 1 if before else 1, str(row.get("change") or ""))
         self.people = self.people or row.get("time") != ""
 
@@ -92,11 +89,6 @@ class LabelLog:
     def latest(self) -> dict[tuple[str, str], LabelRecord]:
         """The same without the repetitions, by (image id, annotator)."""
         return {key[:2]: record for key, record in self.read(key for key in self.lines() if key[2] == 0).items()}
-
-    def latest_of_image(self, image_id: str) -> dict[Key, LabelRecord]:
-        """The part of `latest_of_all` that is about one image."""
-        self._index.refresh()
-        return self.read(self._index.of_image.get(image_id, []))
 
     def revision(self, image_id: str, annotator: str, repeat: int = 0) -> int:
         """How many records this annotator has made of this image."""

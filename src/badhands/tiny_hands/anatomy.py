@@ -18,7 +18,6 @@ DIGITS = 7
 
 ERRORS = ("fingers", "merged", "broken", "detached", "blurred", "bent", "hole")
 """Planted errors. `fingers` (3, 4, 6 or 7 digits in all) is global, the others are local."""
-GLOBAL_ERRORS = ("fingers",)
 
 LENGTHS = (14.6, 16.8, 15.4, 11.8)
 """Index, middle, ring and little finger, from the knuckle to the centre of the tip, in px at scale 1."""

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image, ImageDraw
 
 from badhands.figures.palette import BAD, GOOD, INK, PAPER
@@ -141,11 +140,3 @@ def animation(seen: Seen, block: str, *, member: int = 0, generation: int = -1) 
         ImageDraw.Draw(last).text((4, 3), "finished image", fill=INK, font=font(15))
         pictures.append(last)
     return pictures
-
-
-def contact(strips: Sequence[Image.Image]) -> Image.Image:
-    """Strips one below the other."""
-    page = Image.new("RGB", (max(s.width for s in strips), sum(s.height for s in strips)), PAPER)
-    for strip, y in zip(strips, np.cumsum([0, *(s.height for s in strips)]), strict=False):
-        page.paste(strip, (0, int(y)))
-    return page
