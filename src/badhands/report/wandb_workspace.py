@@ -45,15 +45,6 @@ def workspace(entity: str, project: str, name: str = "badhands: runs side by sid
     except ModuleNotFoundError:
         raise ValueError("the layout needs wandb-workspaces: pip install 'badhands[wandb]'") from None
 
-    def lines(title: str, curve: str, y: str) -> Any:
-        """One line a block and run over the step: W&B overlays the runs that are switched on at the left."""
-        pattern = f"^curve/{curve}/(double|single)\\..*$"
-        return wr.LinePlot(title=title, x="step", metric_regex=pattern, title_x="step (0: pure noise)", title_y=y)
-
-    def bars(title: str, metric: str) -> Any:
-        return wr.BarPlot(title=title, metrics=[metric], orientation="h")
-
-    layout = ws.SectionLayoutSettings(columns=2, rows=2)
     return ws.Workspace(
         entity=entity,
         project=project,
@@ -66,44 +57,59 @@ def workspace(entity: str, project: str, name: str = "badhands: runs side by sid
             order=[ws.Ordering(ws.Summary("best_auroc"), ascending=False)],
             pinned_columns=list(COLUMNS),
         ),
-        sections=[
-            ws.Section(
-                name="Which run sees it best?",
-                is_open=True,
-                layout_settings=layout,
-                panels=[
-                    bars("image AUROC of the best cell, out of fold", "best_auroc"),
-                    bars("its p against the largest of everything tested under shuffled labels", "best_p"),
-                    bars("image AUROC of the best cell in the first fifth of the steps", "early_auroc"),
-                    bars("AUROC that one shared direction loses to each cell's own probe", "direction_loss"),
-                ],
-            ),
-            ws.Section(
-                name="Where and when?",
-                is_open=True,
-                layout_settings=layout,
-                panels=[
-                    lines("image AUROC per block", "auroc", "AUROC"),
-                    lines("D_B, corrected for bias", "d_b_corrected", "D_B"),
-                    lines("D_B, plug-in", "d_b", "D_B"),
-                    wr.RunComparer(diff_only=True),
-                ],
-            ),
-            ws.Section(
-                name="What it looks like",
-                is_open=True,
-                layout_settings=layout,
-                panels=[
-                    wr.MediaBrowser(title="overlay on fresh images", media_keys=["watch/strips"]),
-                    wr.MediaBrowser(title="labelled images", media_keys=["data/sheet_good", "data/sheet_bad"]),
-                ],
-            ),
-            ws.Section(
-                name="Numbers",
-                panels=[wr.WeavePanelSummaryTable(table_name="cells")],
-            ),
-        ],
+        sections=_sections(wr, ws),
     )
+
+
+def _sections(wr: Any, ws: Any) -> list[Any]:
+    """From which run to which cell to what it looks like."""
+
+    def lines(title: str, curve: str, y: str) -> Any:
+        """One line a block and run over the step: W&B overlays the runs that are switched on at the left."""
+        pattern = f"^curve/{curve}/(double|single)\\..*$"
+        return wr.LinePlot(title=title, x="step", metric_regex=pattern, title_x="step (0: pure noise)", title_y=y)
+
+    def bars(title: str, metric: str) -> Any:
+        return wr.BarPlot(title=title, metrics=[metric], orientation="h")
+
+    layout = ws.SectionLayoutSettings(columns=2, rows=2)
+    return [
+        ws.Section(
+            name="Which run sees it best?",
+            is_open=True,
+            layout_settings=layout,
+            panels=[
+                bars("image AUROC of the best cell, out of fold", "best_auroc"),
+                bars("its p against the largest of everything tested under shuffled labels", "best_p"),
+                bars("image AUROC of the best cell in the first fifth of the steps", "early_auroc"),
+                bars("AUROC that one shared direction loses to each cell's own probe", "direction_loss"),
+            ],
+        ),
+        ws.Section(
+            name="Where and when?",
+            is_open=True,
+            layout_settings=layout,
+            panels=[
+                lines("image AUROC per block", "auroc", "AUROC"),
+                lines("D_B, corrected for bias", "d_b_corrected", "D_B"),
+                lines("D_B, plug-in", "d_b", "D_B"),
+                wr.RunComparer(diff_only=True),
+            ],
+        ),
+        ws.Section(
+            name="What it looks like",
+            is_open=True,
+            layout_settings=layout,
+            panels=[
+                wr.MediaBrowser(title="overlay on fresh images", media_keys=["watch/strips"]),
+                wr.MediaBrowser(title="labelled images", media_keys=["data/sheet_good", "data/sheet_bad"]),
+            ],
+        ),
+        ws.Section(
+            name="Numbers",
+            panels=[wr.WeavePanelSummaryTable(table_name="cells")],
+        ),
+    ]
 
 
 def layout(space: Any) -> dict[str, Any]:
