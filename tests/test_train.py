@@ -12,7 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
-from omegaconf import OmegaConf, open_dict
+from omegaconf import open_dict
 
 from badhands.cells import grid
 from badhands.home import ROOT
@@ -115,7 +115,8 @@ def test_detection_against_the_number_of_images_is_a_figure_of_the_comparison(sw
     monkeypatch.setattr("badhands.study.study.OUTPUTS", outputs)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", ["study=made", *TRIAL])
-    cfg = OmegaConf.merge(cfg, {"hydra": {"mode": "MULTIRUN", "sweep": {"dir": str(sweep.folder)}}})
+    with open_dict(cfg):
+        cfg.hydra = {"mode": "MULTIRUN", "sweep": {"dir": str(sweep.folder)}}
     for callback in (PowerCurve(subsamples=2), CompareRuns()):
         callback.on_multirun_end(cfg)
     curve = pd.read_csv(sweep.folder / "power.csv")
