@@ -3,6 +3,8 @@ import threading
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 
 from badhands.cells import Cell, grid
 from badhands.study.activations import ActivationCache, ImageInfo, write_image
@@ -114,3 +116,18 @@ def test_writers_at_the_same_time_lose_no_cells(tmp_path):
     for thread in threads:
         thread.join()
     assert ActivationCache(tmp_path).cells == CELLS
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_a_file_is_byte_for_byte_what_safetensors_writes(tmp_path, dtype):
+    cells = [Cell("single.0", 3), Cell("x0", 20), Cell("double.1", 12)]
+    tensors = {cell: torch.randn(5, 7)[:, :4].to(dtype) for cell in cells}  # not contiguous
+    path = write_image(
+        tmp_path, "a", tensors, np.arange(5, dtype=np.int32), np.ones(5, np.uint8), np.zeros(5, np.uint8),
+        {"prompt": "Hände", "seed": 0, "grid": [8, 8], "steps": {t: (20 - t, t / 20) for t in (3, 12, 20)}},
+    )  # fmt: skip
+    with safe_open(path, "pt") as file:
+        meta, names = file.metadata(), file.keys()
+        content = {name: file.get_tensor(name) for name in names}
+    assert all(torch.equal(content[str(cell)], tensor) for cell, tensor in tensors.items())
+    assert path.read_bytes() == save(content, meta)

@@ -18,9 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from badhands.cells import PSEUDO_BLOCKS, Cell, grid
-from badhands.classes import BAD, GOOD, LOCAL, NOT_HAND
 from badhands.study.activations import write_image
 from badhands.study.choice import Choice, ChosenImage, LabelChoice, write_choice
+from badhands.study.classes import BAD, GOOD, LOCAL, NOT_HAND
 from badhands.study.labels import LabelRecord
 from badhands.study.manifest import ImageEntry, pixel_sha256
 from badhands.study.previews import preview_path, write_previews

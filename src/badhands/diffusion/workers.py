@@ -5,8 +5,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import replace
+from itertools import islice
 from multiprocessing.queues import SimpleQueue
 from typing import Any, TypeVar
 
@@ -15,9 +16,13 @@ import torch
 from badhands.diffusion.spec import ModelSpec
 
 Task = TypeVar("Task")
+Made = TypeVar("Made")
 Result = TypeVar("Result")
 MakeRenderer = Callable[[ModelSpec], Any]
 """Makes what draws in a process: a `Renderer`, or whatever the functions given to `Workers.map` expect."""
+
+TOGETHER = 4
+"""Tasks that a process takes at once where something follows on each: the last one's has no next task beside it."""
 
 _renderer: Any = None
 
@@ -57,11 +62,20 @@ class Workers:
             self._here = self._make(self._spec)
         return self._here
 
-    def map(self, function: Callable[[Any, Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """Results as they come; an exception in a task ends the rest. Tasks are drawn as workers get free."""
+    def map(
+        self,
+        function: Callable[[Any, Task], Made],
+        tasks: Iterable[Task],
+        finish: Callable[[Task, Made], Result] | None = None,
+    ) -> Iterator[Any]:
+        """Results as they come; an exception in a task ends the rest. Tasks are drawn as workers get free.
+
+        Args:
+            finish: what follows on `function(renderer, task)` without the renderer, such as writing files: it runs
+                beside the next task of the same worker. Results are then pairs (task, what it returned).
+        """
         if self._count == 1:
-            for task in tasks:
-                yield function(self.here, task)
+            yield from _run(function, finish, self.here, tasks)
             return
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
@@ -74,15 +88,39 @@ class Workers:
                 initializer=_start,
                 initargs=(self._make, self._spec, devices, self._threads, os.getpid()),
             )
-        queue, running = iter(tasks), set[Future[Result]]()
+        queue, running = iter(tasks), set[Future[list[Any]]]()
+        at_once = TOGETHER if finish else 1
         while True:
-            while len(running) < 2 * self._count and (task := next(queue, None)) is not None:
-                running.add(self._pool.submit(_call, function, task))
+            while len(running) < 2 * self._count and (some := list(islice(queue, at_once))):
+                running.add(self._pool.submit(_call, function, finish, some))
             if not running:
                 return
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                yield future.result()
+                yield from future.result()
+
+
+def _run(
+    function: Callable[[Any, Task], Made],
+    finish: Callable[[Task, Made], Result] | None,
+    renderer: Any,
+    tasks: Iterable[Task],
+) -> Iterator[Any]:
+    """One task after the other; `finish` of one beside `function` of the next."""
+    if finish is None:
+        for task in tasks:
+            yield function(renderer, task)
+        return
+    with ThreadPoolExecutor(1) as beside:
+        finishing: tuple[Task, Future[Result]] | None = None
+        for task in tasks:
+            made = function(renderer, task)
+            if finishing is not None:
+                yield finishing[0], finishing[1].result()
+            finishing = task, beside.submit(finish, task, made)
+            del made  # while the next one is made, only what is being written is held
+        if finishing is not None:
+            yield finishing[0], finishing[1].result()
 
 
 def _start(make: MakeRenderer, spec: ModelSpec, devices: "SimpleQueue[str]", threads: int, parent: int) -> None:
@@ -99,6 +137,8 @@ def _follow(parent: int) -> None:
     os._exit(1)
 
 
-def _call(function: Callable[[Any, Task], Result], task: Task) -> Result:
+def _call(
+    function: Callable[[Any, Task], Made], finish: Callable[[Task, Made], Result] | None, tasks: list[Task]
+) -> list[Any]:
     assert _renderer is not None
-    return function(_renderer, task)
+    return list(_run(function, finish, _renderer, tasks))

@@ -17,7 +17,7 @@ from badhands.diffusion.workers import Workers
 from badhands.extraction.images import Generation, batches
 from badhands.extraction.job import Job
 from badhands.extraction.renderer import Renderer, Replay
-from badhands.study.activation_file import ImageFile, is_finite, write_image
+from badhands.study.activation_file import ImageFile, NotFinite, named, write_image
 from badhands.study.labels import LabelRecord, token_rows
 from badhands.study.manifest import ImageEntry, pixel_sha256
 from badhands.study.previews import preview_path, preview_timesteps, write_previews
@@ -139,9 +139,9 @@ def capture_images(
     refused: list[Refusal] = []
     total = len(wanted)
     with tqdm(total=total, initial=total - len(missing), desc="activations", unit="image") as bar:
-        for count, problems in workers.map(replay_batch, tasks()):
+        for task, problems in workers.map(replay_batch, tasks(), store_batch):
             refused += problems
-            bar.update(count)
+            bar.update(len(task.images))
     for line in explain(study, refused, facts):
         log.warning(line)
     if len(refused) == len(missing):
@@ -150,20 +150,20 @@ def capture_images(
     return refused
 
 
-def replay_batch(renderer: Renderer, task: ReplayTask) -> tuple[int, list[Refusal]]:
-    """Replay one batch and store what is true."""
-    study = Study(task.root)
+def replay_batch(renderer: Renderer, task: ReplayTask) -> list[Replay]:
+    """The pictures of a batch, made again."""
     blocks = list(dict.fromkeys(cell.block for cell in task.cells)) or ["x0"]  # only previews are missing
     timesteps = list(dict.fromkeys(cell.timestep for cell in task.cells)) or task.timesteps
     seeds = [w.entry.seed for w in task.images]
     previews = tuple(t for t in task.timesteps if any(t in w.previews for w in task.images))
-    replays = renderer.replay(task.embeddings, seeds, blocks, timesteps, [w.tokens for w in task.images], previews)
-    refused = []
-    for wanted, replay in zip(task.images, replays, strict=True):
-        refusal = _store(study, task, wanted, replay)
-        if refusal is not None:
-            refused.append(refusal)
-    return len(replays), refused
+    return renderer.replay(task.embeddings, seeds, blocks, timesteps, [w.tokens for w in task.images], previews)
+
+
+def store_batch(task: ReplayTask, replays: list[Replay]) -> list[Refusal]:
+    """Store what is true of a batch; returns what is not. The next batch is being drawn meanwhile."""
+    study = Study(task.root)
+    found = [_store(study, task, wanted, replay) for wanted, replay in zip(task.images, replays, strict=True)]
+    return [refusal for refusal in found if refusal is not None]
 
 
 def _store(study: Study, task: ReplayTask, wanted: Wanted, replay: Replay) -> Refusal | None:
@@ -174,16 +174,18 @@ def _store(study: Study, task: ReplayTask, wanted: Wanted, replay: Replay) -> Re
         if task.tolerance is None or psnr < task.tolerance:
             return Refusal(entry.id, entry.fingerprint, f"the replay is another picture (PSNR {psnr} dB)", True)
         noted = {"replay_psnr": psnr, "replay_fingerprint": task.fingerprint}
-    tensors = {cell: replay.tensors[cell] for cell in task.cells}
-    infinite = [str(cell) for cell, rows in tensors.items() if not is_finite(rows)]
-    if infinite:
-        more = f" and {len(infinite) - 3} more" if len(infinite) > 3 else ""
-        reason = f"activations are not finite in {', '.join(infinite[:3])}{more}"
-        return Refusal(entry.id, entry.fingerprint, reason, False)
+    try:
+        if task.cells:
+            _write_activations(study, task, wanted, replay, noted)
+    except NotFinite as error:
+        return Refusal(entry.id, entry.fingerprint, f"activations are not finite in {named(error.cells)}", False)
     if wanted.previews:
         write_previews(preview_path(study.root, entry.fingerprint, entry.id), replay.previews, task.longest)
-    if not task.cells:
-        return None
+    return None
+
+
+def _write_activations(study: Study, task: ReplayTask, wanted: Wanted, replay: Replay, noted: dict[str, Any]) -> None:
+    entry = wanted.entry
     used = {cell.timestep for cell in task.cells}
     meta = {
         "prompt": entry.prompt,
@@ -198,8 +200,8 @@ def _store(study: Study, task: ReplayTask, wanted: Wanted, replay: Replay) -> Re
         **noted,
     }
     folder = study.activations_folder(entry.fingerprint)
+    tensors = {cell: replay.tensors[cell] for cell in task.cells}
     write_image(folder, entry.id, tensors, wanted.tokens, wanted.classes, wanted.kinds, meta, replace=wanted.replace)
-    return None
 
 
 def explain(study: Study, refused: Sequence[Refusal], facts: dict[str, Any]) -> list[str]:

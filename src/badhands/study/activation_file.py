@@ -2,14 +2,13 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save as serialize
 
 from badhands.cells import Cell, in_order
 from badhands.study.journal import folder_lock, write_locked
@@ -24,6 +23,7 @@ _DTYPES = {
     "I32": torch.int32,
     "U8": torch.uint8,
 }
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _TABLE = {"tokens": torch.int32, "classes": torch.uint8, "kinds": torch.uint8}
 REQUIRED_META = ("prompt", "seed", "grid", "steps")
 
@@ -49,7 +49,8 @@ def write_image(
         meta: JSON values. Needed: `prompt`, `seed`, `grid` [h, w], `steps` {timestep: [step, sigma]}.
 
     Raises:
-        ValueError: a value is not finite (the cell is named), or the file there has other tokens or labels.
+        NotFinite: a value is not finite.
+        ValueError: the file there has other tokens or labels.
     """
     check_id(image_id)
     n = len(tokens)
@@ -59,8 +60,9 @@ def write_image(
     for cell, tensor in tensors.items():
         assert tensor.ndim == 2 and tensor.shape[0] == n, f"{cell}: {tuple(tensor.shape)} for {n} tokens"
         assert str(cell.timestep) in steps, f"{cell}: its timestep has no step and sigma"
-        if not is_finite(tensor):
-            raise ValueError(f"image {image_id}: activations of {cell} are not finite; nothing was written for it")
+    odd = tuple(cell for cell, tensor in tensors.items() if not is_finite(tensor))
+    if odd:
+        raise NotFinite(image_id, odd)
     labels = {
         "tokens": torch.from_numpy(np.ascontiguousarray(tokens, np.int32)),
         "classes": torch.from_numpy(np.ascontiguousarray(classes, np.uint8)),
@@ -83,10 +85,39 @@ def write_image(
             merged = {**meta, **old.meta}
             steps = {**steps, **old.meta["steps"]}
         merged["steps"] = dict(sorted(steps.items(), key=lambda item: -int(item[0])))
-        # One metadata key: safetensors writes several in random order, and equal content shall give equal files.
-        data = serialize({**content, **labels}, metadata={"badhands": json.dumps(merged, sort_keys=True)})
-        write_locked(path, data)
+        write_locked(path, _parts({**content, **labels}, json.dumps(merged, sort_keys=True)))
     return path
+
+
+class NotFinite(ValueError):
+    """Activations that hold an infinity or not-a-number: nothing is written of the image."""
+
+    def __init__(self, image_id: str, cells: tuple[Cell, ...]) -> None:
+        self.cells = cells
+        super().__init__(f"image {image_id}: activations of {named(cells)} are not finite; nothing was written for it")
+
+
+def named(cells: Sequence[Cell], most: int = 3) -> str:
+    """The first cells, and how many more there are."""
+    return ", ".join(map(str, cells[:most])) + (f" and {len(cells) - most} more" if len(cells) > most else "")
+
+
+def _parts(tensors: Mapping[str, torch.Tensor], meta: str) -> list[bytes | memoryview]:
+    """The bytes of a safetensors file as they lie in memory: its own writer copies every tensor twice before the first
+    byte is on disk. Wider dtypes come first, as there, so that all are aligned."""
+    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name in _TABLE, name))
+    header: dict[str, Any] = {"__metadata__": {"badhands": meta}}
+    body: list[bytes | memoryview] = []
+    end = 0
+    for name in names:
+        tensor, begin = tensors[name], end
+        end += tensor.nbytes
+        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        if tensor.nbytes:
+            body.append(memoryview(tensor.view(-1).view(torch.uint8).numpy()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return [len(text).to_bytes(8, "little"), text, *body]
 
 
 def is_finite(tensor: torch.Tensor) -> bool:

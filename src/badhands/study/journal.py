@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,17 @@ def folder_lock(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def write_locked(path: Path, data: bytes) -> None:
+def write_locked(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
     """Write a temporary file, fsync it, rename it to `path`. The caller holds `folder_lock(path.parent)`.
 
     Under the lock one temporary name a file is enough, so a killed writer's rest is overwritten by its successor.
+
+    Args:
+        data: the content, or its parts in order.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as file:
-        file.write(data)
+        file.writelines([data] if isinstance(data, bytes) else data)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

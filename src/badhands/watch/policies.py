@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Policy(Protocol):
-    """Asked at every watched cell and at the end of every watched step."""
+    """Asked at its cells, and at the end of the steps they are in."""
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -29,7 +29,7 @@ class Policy(Protocol):
         ...
 
     def stop(self, frame: "Frame") -> set[int]:
-        """Batch members to be drawn no further."""
+        """Batch members to be drawn no further; asked at the end of steps in which `cells` were read."""
         ...
 
 

@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,8 @@ class Seen:
         self.pipe, self.probes, self.blocks = pipe, probes, blocks
         self.preview_scale, self.preview_vae = preview_scale, preview_vae
         self._slow_told = False
-        self.frames: list[Frame] = []
+        self._frames: list[Frame] = []
+        self._expected: deque[Callable[[], Frame]] = deque()
         self.grid: tuple[int, int] = (0, 0)
         """Rows and columns of tokens."""
         self.matched: dict[int, int] = {}
@@ -46,6 +49,21 @@ class Seen:
         self.evaluations = 0
         """Images passed through the transformer, one a step and living member (two with true CFG)."""
         self._decoded: dict[tuple[int, int, int], Image.Image] = {}
+
+    @property
+    def frames(self) -> list[Frame]:
+        """Every watched step so far, in order."""
+        self.settle()
+        return self._frames
+
+    def expect(self, frame: Callable[[], Frame]) -> None:
+        """A step that is still on its way from the device; `frame` waits for it."""
+        self._expected.append(frame)
+
+    def settle(self, but: int = 0) -> None:
+        """Have all expected frames, except for the newest `but`."""
+        while len(self._expected) > but:
+            self._frames.append(self._expected.popleft()())
 
     def of(self, generation: int = -1) -> list[Frame]:
         """Frames of one generation; -1 is the last that was seen."""

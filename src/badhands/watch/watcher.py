@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from badhands.cells import Cell, in_order
 from badhands.diffusion.moments import Moment, StepEnd
+from badhands.diffusion.readback import Readback
 from badhands.diffusion.taps import Taps
 from badhands.probes.artifact import Probes
 from badhands.probes.steps import match_steps
@@ -48,7 +48,8 @@ class watch:
         preview_scale: decode previews this much smaller (2 or 4 for FLUX, where decoding takes long).
         preview_vae: another decoder for previews (`load_tiny_vae`); the finished image has the pipeline's own.
         p_hand: calibrated P(hand) from which on a token is called hand.
-        on_frame: called with (seen, frame) at the end of every watched step.
+        on_frame: called with (seen, frame) at the end of every watched step, which then waits for the device. Without
+            it a step is read while the next one is drawn, unless the policy acts in it.
 
     Raises:
         ValueError: at entry, probes of another model, a block without a probe, a policy without threshold; at the first
@@ -119,7 +120,7 @@ class watch:
         if self._policy is None or cell not in self._acting:
             return None
         # What is recorded is what the block put out; the change shows in the cells that follow.
-        return self._policy.change(cell, tokens, self._heads[cell].probability(logits, 0) >= self._p_hand)
+        return self._policy.change(cell, tokens, self._heads[cell].p_hand(logits) >= self._p_hand)
 
     def _on_step(self, event: StepEnd) -> None:
         moment, seen = event.moment, self.seen
@@ -127,14 +128,13 @@ class watch:
             seen.first[moment.generation] = event.x_t.cpu()
         seen.evaluations += len(moment.members) * (2 if self._taps.doubled else moment.branch + 1)
         if self._logits:
-            frame = self._frame(event)
-            seen.frames.append(frame)
-            if self._policy is not None:
-                stopped = self._policy.stop(frame)
-                seen.stopped |= {(moment.generation, member): moment.timestep for member in stopped}
-                event.drop(stopped)
-            if self._on_frame is not None:
-                self._on_frame(seen, frame)
+            cells = in_order(self._logits)
+            self.seen.expect(self._frame(event, cells))
+            asked = self._policy is not None and not self._acting.isdisjoint(cells)
+            if asked or self._on_frame is not None or moment.timestep == 1:
+                self._answer(event, seen.frames[-1])
+            else:
+                seen.settle(but=1)  # what the last step said has arrived by now
         if moment.timestep == 1 and self._every:
             seen.last[moment.generation] = event.x_next.cpu()
             seen.final_members[moment.generation] = tuple(m for m in moment.members if m not in event.dropped)
@@ -142,32 +142,40 @@ class watch:
                 kept = [i for i, member in enumerate(moment.members) if member not in event.dropped]
                 seen.last[moment.generation] = event.x_next[kept].cpu()
 
-    def _frame(self, event: StepEnd) -> Frame:
-        moment = event.moment
-        cells = in_order(self._logits)
-        logits = torch.stack([self._logits[cell] for cell in cells]).cpu()  # one wait for the device a step
-        hand_logit, good_logit, p_hand, p_bad, hand, score, image_p_bad = ({} for _ in range(7))
-        for cell, found in zip(cells, logits, strict=True):
-            heads, name = self._heads[cell], cell.block
-            hand_logit[name], good_logit[name] = found[..., 0].numpy(), found[..., 1].numpy()
-            p_hand[name], p_bad[name] = heads.probability(found, 0).numpy(), 1 - heads.probability(found, 1).numpy()
-            hand[name] = p_hand[name] >= self._p_hand
-            count = torch.from_numpy(hand[name].sum(1))
-            mean = (found * torch.from_numpy(hand[name])[..., None]).sum(1) / count.clamp(min=1)[:, None]
-            mean[count < LEAST_HAND] = torch.nan
-            score[name], image_p_bad[name] = mean[:, -1].numpy(), 1 - heads.probability(mean, -1).numpy()
-        x0 = event.x0()
-        frame = Frame(
-            moment.generation, moment.step, moment.timestep, moment.num_steps, moment.sigma, moment.members, cells,
-            hand_logit, good_logit, p_hand, p_bad, hand, score, image_p_bad,
-            xt_variance=event.x_t.float().var(dim=(1, 2)).cpu().numpy(), x0_change=self._changed(x0, moment.members),
-            x0=x0.cpu() if self._every and self._watched % self._every == 0 else None,
-        )  # fmt: skip
+    def _answer(self, event: StepEnd, frame: Frame) -> None:
+        """Do what the policy and the caller want after a step."""
+        if self._policy is not None:
+            stopped = self._policy.stop(frame)
+            self.seen.stopped |= {(frame.generation, member): frame.timestep for member in stopped}
+            event.drop(stopped)
+        if self._on_frame is not None:
+            self._on_frame(self.seen, frame)
+
+    def _frame(self, event: StepEnd, cells: tuple[Cell, ...]) -> Callable[[], Frame]:
+        """What the step says, on its way to the host: called, it gives the frame."""
+        moment, x0 = event.moment, event.x0()
+        heads = [self._heads[cell] for cell in cells]
+        kept = x0 if self._every and self._watched % self._every == 0 else x0[:0]
+        on_the_way = Readback(
+            torch.stack([self._logits[cell] for cell in cells]),
+            event.x_t.float().var(dim=(1, 2)),
+            self._changed(x0, moment.members),
+            kept,
+        )
         self._logits = {}
         self._watched += 1
+
+        def frame() -> Frame:
+            logits, variance, changed, clean = on_the_way.get()
+            return Frame(
+                moment.generation, moment.step, moment.timestep, moment.num_steps, moment.sigma, moment.members, cells,
+                **_verdicts(cells, heads, logits, self._p_hand), xt_variance=variance.numpy(),
+                x0_change=changed.numpy(), x0=clean if len(clean) else None,
+            )  # fmt: skip
+
         return frame
 
-    def _changed(self, x0: Tensor, members: tuple[int, ...]) -> np.ndarray:
+    def _changed(self, x0: Tensor, members: tuple[int, ...]) -> Tensor:
         """Log variance over the watched steps, averaged over channels [B, n]."""
         if self._sums is None:
             self._sums, self._rows = (torch.zeros_like(x0), torch.zeros_like(x0), 0), members
@@ -177,7 +185,25 @@ class watch:
             total, squares, self._rows = total[keep], squares[keep], members
         self._sums = total, squares, count = total + x0, squares + x0.square(), count + 1
         variance = (squares / count - (total / count).square()).clamp(min=0).mean(-1)
-        return (torch.log(variance + 1e-8) if count > 1 else torch.full_like(variance, -torch.inf)).cpu().numpy()
+        return torch.log(variance + 1e-8) if count > 1 else torch.full_like(variance, -torch.inf)
+
+
+def _verdicts(cells: tuple[Cell, ...], heads: "list[_Heads]", logits: Tensor, least: float) -> dict[str, Any]:
+    """The fields of a frame that come from logits float32[cells, B, n, 3], each a dictionary by block."""
+    slope, offset = (
+        torch.tensor([getattr(head, name) for head in heads])[:, None, None] for name in ("slope", "offset")
+    )
+    p = torch.sigmoid(slope * logits + offset)
+    hand = p[..., 0] >= least
+    count = hand.sum(-1)
+    mean = (logits[..., -1] * hand).sum(-1) / count.clamp(min=1)
+    score = torch.where(count < LEAST_HAND, torch.nan, mean)
+    fields = {
+        "hand_logit": logits[..., 0], "good_logit": logits[..., 1], "p_hand": p[..., 0], "p_bad": 1 - p[..., 1],
+        "hand": hand, "score": score, "image_p_bad": 1 - torch.sigmoid(slope[..., 0, -1] * score + offset[..., 0, -1]),
+    }  # fmt: skip
+    arrays = {name: values.numpy() for name, values in fields.items()}
+    return {name: {cell.block: of[i] for i, cell in enumerate(cells)} for name, of in arrays.items()}
 
 
 class _Heads:
@@ -186,7 +212,9 @@ class _Heads:
     def __init__(self, probes: Probes, cell: Cell, device: torch.device) -> None:
         heads = ("hand", "good", probes.image_head)
         self._all = [probes.readout(head, cell) for head in heads]
-        self._shift = [probes.shift(head) for head in heads]
+        self.slope = [readout.platt[0] for readout in self._all]
+        """Of calibrated logits: of hand, of good for a token, of good for the image."""
+        self.offset = [readout.platt[1] + probes.shift(head) for readout, head in zip(self._all, heads, strict=True)]
         self._linear = all(readout.hidden is None for readout in self._all)
         self._weight = torch.stack([readout.weight for readout in self._all], -1).to(device) if self._linear else None
         self._bias = torch.tensor([readout.bias for readout in self._all], device=device)
@@ -197,7 +225,6 @@ class _Heads:
             return tokens.float() @ self._weight + self._bias
         return torch.stack([readout.logit(tokens) for readout in self._all], -1)
 
-    def probability(self, logits: Tensor, head: int) -> Tensor:
-        """Calibrated, from logits [..., 3]: of hand (0), of good for a token (1) or for the image (-1)."""
-        slope, offset = self._all[head].platt
-        return torch.sigmoid(slope * logits[..., head] + offset + self._shift[head])
+    def p_hand(self, logits: Tensor) -> Tensor:
+        """Calibrated P(hand), from logits [..., 3]."""
+        return torch.sigmoid(self.slope[0] * logits[..., 0] + self.offset[0])
