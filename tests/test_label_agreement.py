@@ -6,7 +6,7 @@ from sklearn.metrics import cohen_kappa_score, jaccard_score
 
 from badhands.label.__main__ import stats
 from badhands.label.agreement import agreement_table, cohen_kappa
-from badhands.label.differences import disagree, iou
+from badhands.label.differences import disagree, gist, iou
 from badhands.study.classes import BAD, GOOD, NOT_HAND
 from badhands.study.labels import LabelRecord
 
@@ -62,11 +62,11 @@ def test_a_repetition_is_compared_with_its_own_annotator_alone():
 
 def test_what_is_listed_as_a_disagreement():
     mine = record("i", "anna", [[BAD, BAD, BAD, 0]])
-    assert not disagree(mine, record("i", "ben", [[BAD, BAD, 0, 0]]))
-    assert disagree(mine, record("i", "ben", [[BAD, 0, 0, 0]]))
-    assert disagree(mine, record("i", "ben", [[GOOD, 0, 0, 0]]))
-    assert disagree(mine, record("i", "ben", [[0, 0, 0, 0]], "no_hand"))
-    assert not disagree(mine, record("i", "ben", [[0, 0, 0, 0]]))  # ben has not decided
+    assert not disagree(gist(mine), gist(record("i", "ben", [[BAD, BAD, 0, 0]])))
+    assert disagree(gist(mine), gist(record("i", "ben", [[BAD, 0, 0, 0]])))
+    assert disagree(gist(mine), gist(record("i", "ben", [[GOOD, 0, 0, 0]])))
+    assert disagree(gist(mine), gist(record("i", "ben", [[0, 0, 0, 0]], "no_hand")))
+    assert not disagree(gist(mine), gist(record("i", "ben", [[0, 0, 0, 0]])))  # ben has not decided
 
 
 def test_stats_print_progress_and_agreement(tmp_path):

@@ -30,12 +30,12 @@ class _Gist(NamedTuple):
     """One bit a token."""
 
 
-def _gist(record: LabelRecord) -> _Gist:
+def gist(record: LabelRecord) -> _Gist:
     bad = np.packbits(record.classes == BAD) if record.painted else np.zeros(0, np.uint8)
     return _Gist(record.hand_verdict, record.painted, record.grid, bad)
 
 
-def _disagree(a: _Gist, b: _Gist) -> bool:
+def disagree(a: _Gist, b: _Gist) -> bool:
     if a.verdict is None or b.verdict is None or a.verdict != b.verdict:
         return a.verdict is not None and b.verdict is not None
     comparable = a.painted and b.painted and a.grid == b.grid
@@ -64,7 +64,7 @@ class Differences:
             for key, record in self._log.read(new[begin : begin + 500]).items():
                 if key not in self._known:
                     self._images.setdefault(key[0], []).append(key)
-                self._known[key] = (lines[key][:2], _gist(record))
+                self._known[key] = (lines[key][:2], gist(record))
 
     def of(self, image_id: str, annotator: str) -> list[str]:
         """Names of those who labelled this image otherwise; "yourself" for the annotator's own repetition."""
@@ -75,7 +75,7 @@ class Differences:
         return [
             "yourself" if name == annotator else name
             for _, name, repeat in others
-            if (repeat == 0 or name == annotator) and _disagree(mine[1], self._known[image_id, name, repeat][1])
+            if (repeat == 0 or name == annotator) and disagree(mine[1], self._known[image_id, name, repeat][1])
         ]
 
     def all(self, annotator: str, images: Iterable[str]) -> dict[str, list[str]]:
