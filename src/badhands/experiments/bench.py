@@ -18,7 +18,7 @@ from badhands.probes.artifact import Probes
 from badhands.watch.fresh import FIRST_SEED, fresh_pairs
 
 BATCH = 4
-"""Pairs drawn together where each is drawn many times."""
+"""Pairs drawn together where each is drawn many times: on a CPU, so that many processes share them."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,15 @@ class Bench:
     def fill(
         self, name: str, pairs: Sequence[Pair], draw: Draw, settings: dict[str, Any], what: str, *, each: int
     ) -> list[Row]:
-        """Rows of an experiment's raw table `<name>.jsonl`, drawn where they are missing, a few pairs at a time so
-        that many processes share them.
+        """Rows of an experiment's raw table `<name>.jsonl`, drawn where they are missing.
 
         Args:
             settings: what the rows depend on beside model, probes and pairs.
         """
         self.artist.scene.embed(pair.prompt for pair in pairs)
         path, said = self.folder / f"{name}.jsonl", self.said(pairs) | settings
-        size = min(BATCH, self.spec.batch_size)
+        on_cpu = self.spec.torch_device().type == "cpu"
+        size = min(BATCH, self.spec.batch_size) if on_cpu else self.spec.batch_size
         return fill_rows(path, pairs, self.artist, draw, said, what, each=each, batch=size, workers=self.workers)
 
     def said(self, pairs: Sequence[Pair]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from badhands.cells import Cell
 from badhands.diffusion.scene import Pair
-from badhands.experiments.rows import Artist, fill_rows
+from badhands.experiments.rows import Artist, fill_rows, finish
 from badhands.probes.artifact import Probes
 from badhands.watch.fitting import main_block
 from badhands.watch.fresh import fresh_pairs
@@ -129,6 +129,7 @@ def draw_rows(artist: Artist, batch: Sequence[Pair]) -> Iterator[dict[str, Any]]
     clock = [time.perf_counter()]
 
     def lap() -> float:
+        finish(scene.pipe)
         clock.append(time.perf_counter())
         return (clock[-1] - clock[-2]) / len(batch)
 

@@ -17,7 +17,7 @@ from badhands.experiments.bench import Bench
 from badhands.experiments.masks import mask_row, mask_table
 from badhands.experiments.repair_figure import draw_repair
 from badhands.experiments.repair_rules import Repairs, repair_table
-from badhands.experiments.rows import Artist, Row
+from badhands.experiments.rows import Artist, Row, finish
 from badhands.watch.region import grown
 from badhands.watch.repaint import Canvas, Repair, paint, repaint
 
@@ -66,6 +66,7 @@ class DrawRepairs:
         scene, probes = artist.scene, artist.probes
         begin = time.perf_counter()
         canvas = paint(scene, probes, batch)
+        finish(scene.pipe)
         seconds = (time.perf_counter() - begin) / len(batch) / canvas.steps
         plain = _pictures(artist, canvas)
         places = artist.judge.places(plain)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from badhands.diffusion.scene import Pair, Scene
@@ -129,3 +130,9 @@ def keep_making(path: Path, said: dict[str, Any]) -> None:
             "(hydra.run.dir=...), or remove that file"
         )
     write_whole(keep, (json.dumps(said, indent=1) + "\n").encode())
+
+
+def finish(pipe: Any) -> None:
+    """Wait for what the pipeline's device has still to do: before a clock is read."""
+    if pipe.transformer.device.type == "cuda":
+        torch.cuda.synchronize(pipe.transformer.device)

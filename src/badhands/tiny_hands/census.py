@@ -102,7 +102,7 @@ def main(cfg: DictConfig) -> None:
     torch.set_num_threads(cfg.threads)
     out = OUTPUTS / "census" / spec.name
     images, prompts = draw(spec, cfg.count, out / "batches")
-    verdicts = Judge.load().judge(images)
+    verdicts = Judge.load().to(spec.torch_device()).judge(images)
     lines = figures(images, prompts, verdicts)
     folder = spec.folder
     assert folder is not None, "the embedded models are local folders"

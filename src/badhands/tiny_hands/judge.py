@@ -66,6 +66,11 @@ class Judge:
         net, card = load_judge(folder)
         return cls(net, card["threshold"], card.get("slope", 1.0), card.get("offset", 0.0))
 
+    def to(self, device: torch.device) -> "Judge":
+        """Itself, working on this device from now on."""
+        self.net.to(device)
+        return self
+
     @torch.no_grad()
     def judge(self, images: np.ndarray) -> list[Verdict]:
         """One verdict an image, from the picture and its mirror image together.

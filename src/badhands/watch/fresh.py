@@ -57,10 +57,10 @@ def study_prompts(name: str | None) -> set[str]:
 
 
 def find_judge(spec: ModelSpec) -> Any:
-    """The judge of the embedded models, where it knows pictures of this size; None elsewhere."""
+    """The judge of the embedded models, on the model's device, where it knows pictures of this size; None elsewhere."""
     from badhands.tiny_hands.judge import Judge
     from badhands.tiny_hands.renderer import SIZE
 
     if (spec.height, spec.width) != (SIZE, SIZE):
         return None
-    return Judge.load()
+    return Judge.load().to(spec.torch_device())
