@@ -33,6 +33,24 @@ def test_it_is_the_share_of_pairs_won_with_ties_weights_and_folds(seed, levels, 
             assert found[i, j] == pytest.approx(expected, nan_ok=True)
 
 
+AWKWARD = [0.0, -0.0, 1.0, 1 + 2**-23, -1.0, -1 - 2**-23, 1e-45, -1e-45, 3e38, -3e38, np.inf, -np.inf]
+
+
+@given(st.integers(0, 10_000), st.sampled_from([np.float32, np.float64, np.int64]))
+@settings(max_examples=60, deadline=None)
+def test_a_labelling_of_its_own_for_every_row_of_scores_changes_nothing(seed, dtype):
+    """There scores are sorted as whole numbers with the class in their last bit: zeros, neighbours, infinities."""
+    rng = np.random.default_rng(seed)
+    pool = np.array(AWKWARD) if dtype is not np.int64 else np.arange(-3, 3)
+    score, good = rng.choice(pool, (4, 15)).astype(dtype), rng.random((4, 15)) < 0.5
+    fold = np.sort(rng.integers(0, 3, 15)) if seed % 2 else rng.integers(0, 3, 15)
+    found = auroc(score, good, fold=fold)
+    assert found.tolist() == pytest.approx(
+        [by_pairs(s, g, np.ones(15), fold) for s, g in zip(score, good, strict=True)], nan_ok=True
+    )
+    assert auroc(np.zeros((2, 15), dtype), good[:2]) == pytest.approx(np.full(2, 0.5), nan_ok=True)
+
+
 def test_it_is_scikit_learns_with_and_without_weights():
     rng = np.random.default_rng(0)
     score, good = np.round(rng.normal(size=(4, 80)), 1), rng.random(80) < 0.4

@@ -40,8 +40,6 @@ class Distance:
     """float64[2]"""
     null: np.ndarray
     """float64[permutations, 2]"""
-    left_out: np.ndarray
-    """float64[k, 2], with one image (or prompt) left out."""
 
 
 @dataclass
@@ -52,24 +50,31 @@ class Distances:
     design: Design
     table: LongTable
     found: dict[Cell, Distance] = field(default_factory=dict)
+    left_out: dict[Cell, np.ndarray] = field(default_factory=dict)
+    """float64[k, 2], with one image (or prompt) left out: what intervals need."""
 
     def __post_init__(self) -> None:
         self._permuted: Tensor = labellings(self.contrast, self.design)
         self._kept_good, self._kept_bad, self._role = one_left_out(self.contrast, self.design)
 
+    def test(self, cell: Cell, sums: CellSums) -> Distance:
+        """Of one cell, what the gate asks for."""
+        one = self.found[cell] = Distance(
+            distance_terms(sides(sums, observed(self.contrast)))[0].double().numpy(),
+            over_permutations(sums, self._permuted, distance_terms).double().numpy(),
+        )
+        return one
+
     def add(self, cell: Cell, sums: CellSums) -> None:
-        """Rows of one cell (Eq. 6, 9, 10)."""
+        """The same, and all rows of the cell (Eq. 6, 9, 10)."""
+        one = self.test(cell, sums)
         both = sides(sums, observed(self.contrast))
         sbar = ((both.var_good + both.var_bad) / 2)[0].double().numpy()
         gap = both.gap[0].double().numpy()
         extra = np.add(*(noise(*image_means(self.contrast, sums, good)) for good in (True, False)))
         share = float(top10_share(both)[0])
-        one = Distance(
-            distance_terms(both)[0].double().numpy(),
-            over_permutations(sums, self._permuted, distance_terms).double().numpy(),
-            over_weights(sums, self._kept_good, self._kept_bad, distance_terms).double().numpy(),
-        )
-        self.found[cell] = one
+        dropped = over_weights(sums, self._kept_good, self._kept_bad, distance_terms)
+        self.left_out[cell] = dropped.double().numpy()
         for name in TERMS:
             unbiased = corrected_mean_term(gap, extra, sbar) if name == "db_mean" else None
             self._term_rows(cell, one, name, unbiased)
@@ -80,21 +85,23 @@ class Distances:
     def _term_rows(self, cell: Cell, one: Distance, name: str, unbiased: float | None) -> None:
         parts = TERMS[name]
         value, null = float(one.terms[parts].sum()), one.null[:, parts].sum(1)
-        variance = float(jackknife_variance(one.left_out[:, parts].sum(1), self._role))
+        variance = float(jackknife_variance(self.left_out[cell][:, parts].sum(1), self._role))
         corrected = value - float(null.mean()) if unbiased is None else unbiased
         self._row(cell, f"{name}_plugin", value)
         self._row(cell, f"{name}_null", float(null.mean()), np.quantile(null, [0.025, 0.975]), "permutation")
         self._row(cell, f"{name}_corrected", corrected, quadratic_interval(corrected, variance, null), "corrected")
         self._row(cell, f"{name}_p", float(p_value(value, null)), split="permutation")
 
-    def finish(self, group: str, family: Family, cells: Sequence[Cell]) -> None:
-        """Enter the cells into the family of findings, and p-values against the maximum of this contrast alone."""
+    def logarithms(self, cells: Sequence[Cell]) -> tuple[np.ndarray, np.ndarray]:
+        """log D_B [k] and under permutation [permutations, k]."""
         value = log([self.found[c].terms.sum() for c in cells])
-        null = log(np.stack([self.found[c].null.sum(1) for c in cells], axis=1))
-        family.add(group, [str(c) for c in cells], value, null)
+        return value, log(np.stack([self.found[c].null.sum(1) for c in cells], axis=1))
+
+    def finish(self, cells: Sequence[Cell]) -> None:
+        """Rows of p-values against the largest cell of this contrast alone."""
         alone = Family()
-        alone.add(group, [str(c) for c in cells], value, null)
-        for cell, p in zip(cells, alone.p()[group], strict=True):
+        alone.add("db", [str(c) for c in cells], *self.logarithms(cells))
+        for cell, p in zip(cells, alone.p()["db"], strict=True):
             self._row(cell, "db_p_max", float(p), split="permutation")
 
     def combined(self, weights: dict[Cell, float], level: float) -> tuple[float, float, float]:
@@ -105,7 +112,7 @@ class Distances:
             one = self.found[cell]
             value += weight * float(one.terms.sum() - one.null.sum(1).mean())
             null += weight * one.null.sum(1)
-            left_out += weight * one.left_out.sum(1)
+            left_out += weight * self.left_out[cell].sum(1)
         variance, distance = float(jackknife_variance(left_out, self._role)), min(weights.values()) > 0
         return value, *quadratic_interval(value, variance, null, level, distance)
 

@@ -1,6 +1,6 @@
 """The headline table: how well a ridge probe on image means tells good from bad images, in every cell."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from badhands.measures.moments import Moments
 from badhands.measures.plan import Plan
 from badhands.stats.design import p_value
 from badhands.stats.family import Family
-from badhands.stats.headline import headline
+from badhands.stats.headline import INFLUENCES, headline
 from badhands.stats.intervals import Scored
 from badhands.stats.long_table import LongTable
 from badhands.stats.threads import spread
@@ -20,15 +20,18 @@ from badhands.stats.threads import spread
 RIDGE = "ridge"
 
 
-def score_cells(plan: Plan, moments: Moments) -> Scored:
-    """All cells, the latents included: out-of-fold AUROC with its null."""
+def score_cells(
+    plan: Plan, moments: Moments, cells: Sequence[Cell] | None = None, influences: int = INFLUENCES
+) -> Scored:
+    """Out-of-fold AUROC with its null; of all cells, the latents included, unless told which. `influences`: see
+    `stats.headline.headline`."""
     assert np.array_equal(plan.main.images, plan.design.known), "the headline compares all labelled images"
 
     def one(cell: Cell) -> Scored:
         features = image_features(plan.main, sums_of(moments, plan.main, cell))
-        return headline([str(cell)], [features], plan.design, threads=1)
+        return headline([str(cell)], [features], plan.design, 1, influences)
 
-    return Scored.joined(spread(one, plan.cells))
+    return Scored.joined(spread(one, plan.cells if cells is None else cells))
 
 
 def headline_table(found: Scored, family: Family, plan: Plan, steps: Mapping[int, tuple[int, float]]) -> pd.DataFrame:

@@ -38,11 +38,14 @@ def image_sums(contrast: Contrast, sums: CellSums) -> tuple[Tensor, Tensor, Tens
 def image_features(contrast: Contrast, sums: CellSums) -> Features:
     """Means of hand tokens per image, in units of the training images' tokens (each image counting once)."""
     n, s, q = image_sums(contrast, sums)
-    mean, square = s / n, q / n
+    mean = s / n
+    both = torch.cat([mean, q / n], 1)
 
     def features(train: np.ndarray) -> Tensor:
-        centre = mean[train].mean(0)
-        variance = square[train].mean(0) - centre.square()
+        share = torch.zeros(len(both))
+        share[train] = 1 / len(train)
+        centre, square = (share @ both).split(mean.shape[1])
+        variance = square - centre.square()
         return (mean - centre) / torch.where(variance > 1e-9, variance.clamp(min=1e-9).sqrt(), torch.inf)
 
     return features

@@ -36,10 +36,15 @@ class Lengths:
     def __post_init__(self) -> None:
         self._permuted = labellings(self.contrast, self.design)
 
-    def add(self, cell: Cell, sums: CellSums) -> None:
+    def test(self, cell: Cell, sums: CellSums) -> None:
+        """Of one cell, what the gate asks for."""
         lengths = squared_lengths(sums)
         self.value[cell] = lengths(sides(sums, observed(self.contrast)))[0].double().numpy()
         self.null[cell] = over_permutations(sums, self._permuted, lengths).double().numpy()
+
+    def add(self, cell: Cell, sums: CellSums) -> None:
+        """The same, and all rows of the cell."""
+        self.test(cell, sums)
         one = self.unbiased[cell] = direction(self.contrast, sums)
         about = {"probe": "moments", **self.contrast.about}
         for scale, value, squared in zip(SCALES, self.value[cell], (one.squared, one.squared_standard), strict=True):

@@ -62,12 +62,23 @@ class Moments:
     groups: Groups
     cells: tuple[Cell, ...]
     source: Mapping[str, Any]
+    rows: np.ndarray | None = None
+    """int[g], where the groups lie in the source; None: as they come."""
 
     def sums(self, cell: Cell) -> tuple[np.ndarray, np.ndarray]:
         """(sum x, sum x^2), float64[g, d]."""
         with _READING:  # zipfile of Python 3.12 does not bear two threads: "Overlapped entries", "Bad CRC-32"
             first, second = self.source[f"{cell}.sum"], self.source[f"{cell}.sumsq"]
+        if self.rows is not None:
+            first, second = first[self.rows], second[self.rows]
         return first.astype(np.float64), second.astype(np.float64)
+
+    def grouped(self, groups: Groups) -> "Moments":
+        """The same sums for groups of the same tokens under other labels, such as shuffled ones."""
+        first = np.unique(groups.of_token, return_index=True)[1][-len(groups) :]
+        rows = self.groups.of_token[first]
+        assert np.array_equal(self.groups.n[rows], groups.n) and len(groups) == len(self.groups), "the same tokens"
+        return Moments(groups, self.cells, self.source, rows)
 
     @classmethod
     def load(cls, path: Path | str) -> "Moments":

@@ -28,6 +28,9 @@ from badhands.stats.intervals import Scored
 from badhands.stats.long_table import LongTable
 from badhands.study.activations import ActivationCache
 
+TESTED = ("good_vs_bad", "not_hand")
+"""The contrasts that the gate tests; kinds of error have no part in it."""
+
 
 def measure(
     cache: ActivationCache,
@@ -82,6 +85,9 @@ def measure(
         tokens.add(cell, sums, rules.add(cell, sums[plan.main.name]))
     family = family_of(plan, headline, distances, lengths)
     family.save(run_dir / "family.npz")
+    for contrast in plan.contrasts:
+        distances[contrast.name].finish(plan.blocks)
+        lengths[contrast.name].decide(plan.blocks, family if contrast is plan.main else None)
     _write(run_dir, tables, "headline", headline_table(headline, family, plan, cache.steps))
     _write(run_dir, tables, "pca", pca.frame())
     _write(run_dir, tables, "pca_points", pd.concat(tokens.points, ignore_index=True))
@@ -106,17 +112,13 @@ def family_of(
     names = [str(cell) for cell in blocks]
     only = headline.only(names)
     family.add("auroc", names, only.value, only.null)
-    for name in ("good_vs_bad", "not_hand"):
+    for name in TESTED:
         if name in distances:
-            distances[name].finish(f"db_{name}", family, blocks)
-    for name in set(distances) - {"good_vs_bad", "not_hand"}:
-        distances[name].finish(name, Family(), blocks)
+            family.add(f"db_{name}", names, *distances[name].logarithms(blocks))
     main = lengths[plan.main.name]
     for k, scale in enumerate(SCALES):
         value, null = main.squares(blocks, k)
         family.add(f"v_{scale}", names, value, null)
-    for name, one in lengths.items():
-        one.decide(blocks, family if name == plan.main.name else None)
     return family
 
 

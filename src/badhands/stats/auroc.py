@@ -51,12 +51,11 @@ def placements(score: ArrayLike, good: ArrayLike, fold: ArrayLike | None = None)
         s, g = score[..., at], good[..., at]
         n_good = g.sum(-1, keepdims=True)
         n_bad = s.shape[-1] - n_good
-        among_all, within = _ranks(s), np.zeros(g.shape)
-        for side in (g, ~g):
-            lone = _ranks(np.where(side, s, np.inf))  # the others come last, so ranks among one's own are right
-            within = np.where(side, lone, within)
-        below = among_all - within  # how many of the other class lie below, ties as halves
-        beaten = np.where(g, below, n_good - below)
+        order = np.broadcast_to(np.argsort(s, -1), g.shape)
+        ranked, ours = np.take_along_axis(np.broadcast_to(s, g.shape), order, -1), np.take_along_axis(g, order, -1)
+        below = np.where(ours, _below(ranked, ~ours), n_good - _below(ranked, ours))
+        beaten = np.empty(g.shape)
+        np.put_along_axis(beaten, order, below, -1)
         won[..., at], met[..., at] = beaten, np.where(g, n_bad, n_good)
         pairs = pairs + n_good * n_bad
         total = total + np.where(g, beaten, 0).sum(-1, keepdims=True)
@@ -69,6 +68,9 @@ def _parts(fold: ArrayLike | None, n: int) -> list[NDArray[np.intp] | slice]:
         return [slice(None)]
     fold = np.asarray(fold)
     assert fold.shape == (n,), "one fold an image"
+    ends = np.flatnonzero(np.diff(fold)) + 1
+    if (np.diff(fold) >= 0).all():  # one after the other: no copies
+        return [slice(begin, end) for begin, end in zip([0, *ends], [*ends, n], strict=True)]
     return [np.flatnonzero(fold == f) for f in np.unique(fold)]
 
 
@@ -77,18 +79,48 @@ def _won(score: NDArray[Any], good: NDArray[Any], weight: Floats | None) -> tupl
     if weight is not None:
         return _won_weighted(score, good, weight)
     n_good = good.sum(-1)
-    won = np.einsum("...n,...n->...", _ranks(score), good.astype(np.float64)) - n_good * (n_good + 1) / 2
-    return won, (n_good * (score.shape[-1] - n_good)).astype(np.float64)
+    one_score_a_labelling = np.broadcast_shapes(score.shape, good.shape) == score.shape
+    total = _rank_sum(score, good) if one_score_a_labelling else _rank_sum_of_many(score, good)
+    return total - n_good * (n_good + 1) / 2, (n_good * (score.shape[-1] - n_good)).astype(np.float64)
+
+
+def _rank_sum_of_many(score: NDArray[Any], good: NDArray[Any]) -> Floats:
+    """Sum of the ranks of the good ones, where several labellings share their scores."""
+    return np.einsum("...n,...n->...", _ranks(score), good.astype(np.float64))
+
+
+def _rank_sum(score: NDArray[Any], good: NDArray[Any]) -> Floats:
+    """The same for one labelling a row of scores, four times as fast: the class hides in the last bit of a score.
+
+    As whole numbers of the same order they are sorted fastest, and the class moves along. Where scores are equal but
+    for that bit, ranks are taken from the scores as given.
+    """
+    n = score.shape[-1]
+    rows, of_good = score.reshape(-1, n), np.broadcast_to(good, score.shape).reshape(-1, n)
+    if score.dtype.kind != "f" or score.itemsize not in (4, 8):
+        rows = rows.astype(np.float64)
+    whole = {4: np.int32, 8: np.int64}[rows.itemsize]
+    place = np.arange(1, n + 1, dtype=np.float32 if n < 4000 else np.float64)  # sums up to 2^24 are exact
+    sums, step = np.empty(len(rows)), max(1, AT_ONCE // max(1, n))
+    for begin in range(0, len(rows), step):
+        at = slice(begin, begin + step)
+        tagged = (rows[at] + 0).view(whole)  # a copy in which -0 is 0
+        tagged ^= (tagged >> (8 * rows.itemsize - 1)) & np.iinfo(whole).max  # of negative numbers, larger is smaller
+        tagged &= ~whole(1)
+        tagged |= of_good[at]
+        tagged.sort(-1)
+        sums[at] = (tagged & 1).astype(place.dtype) @ place
+        tagged >>= 1
+        flat = tagged.ravel()
+        if (flat[1:] == flat[:-1]).any():
+            again = begin + np.flatnonzero((tagged[:, 1:] == tagged[:, :-1]).any(-1))
+            sums[again] = _rank_sum_of_many(rows[again], of_good[again])
+    return sums.reshape(score.shape[:-1])
 
 
 def _won_weighted(score: NDArray[Any], good: NDArray[Any], weight: Floats) -> tuple[NDArray[Any], NDArray[Any]]:
     order = np.argsort(score, axis=-1)
     ranked = np.take_along_axis(score, order, -1)
-    position = np.arange(score.shape[-1])
-    new = np.concatenate([np.ones((*ranked.shape[:-1], 1), bool), ranked[..., 1:] != ranked[..., :-1]], -1)
-    first = np.maximum.accumulate(np.where(new, position, 0), -1)  # of its ties
-    ends = np.concatenate([new[..., 1:], np.ones((*ranked.shape[:-1], 1), bool)], -1)
-    last = np.flip(np.minimum.accumulate(np.flip(np.where(ends, position, len(position)), -1), -1), -1)
 
     def sorted_(values: NDArray[Any]) -> NDArray[Any]:
         if order.ndim == 1:
@@ -96,16 +128,29 @@ def _won_weighted(score: NDArray[Any], good: NDArray[Any], weight: Floats) -> tu
         shape = np.broadcast_shapes(order.shape, values.shape)
         return np.take_along_axis(np.broadcast_to(values, shape), np.broadcast_to(order, shape), -1)
 
+    of_good, of_bad = sorted_(weight * good), sorted_(weight * ~good)
+    won = (of_good * _below(ranked, of_bad)).sum(-1)
+    return won, of_good.sum(-1) * of_bad.sum(-1)
+
+
+def _below(ranked: NDArray[Any], weight: NDArray[Any]) -> Floats:
+    """Weight of what lies below each of the ascending scores, of equal ones (and itself) half: [..., n]."""
+    up_to = weight.cumsum(-1, dtype=np.float64)
+    new = np.ones(ranked.shape, bool)
+    new[..., 1:] = ranked[..., 1:] != ranked[..., :-1]
+    if new.all():
+        return up_to - weight / 2
+    position = np.arange(ranked.shape[-1])
+    first = np.maximum.accumulate(np.where(new, position, 0), -1)  # of its ties
+    ends = np.concatenate([new[..., 1:], np.ones((*new.shape[:-1], 1), bool)], -1)
+    last = np.flip(np.minimum.accumulate(np.flip(np.where(ends, position, len(position)), -1), -1), -1)
+
     def at(values: NDArray[Any], index: NDArray[Any]) -> NDArray[Any]:
         if index.ndim == 1:
             return values[..., index]
         return np.take_along_axis(values, np.broadcast_to(index, np.broadcast_shapes(index.shape, values.shape)), -1)
 
-    of_good, of_bad = sorted_(weight * good), sorted_(weight * ~good)
-    up_to = of_bad.cumsum(-1)
-    lost_to_none = at(up_to - of_bad, first)
-    won = (of_good * (lost_to_none + at(up_to, last)) / 2).sum(-1)
-    return won, of_good.sum(-1) * of_bad.sum(-1)
+    return (at(up_to - weight, first) + at(up_to, last)) / 2
 
 
 def _ranks(score: NDArray[Any]) -> Floats:
