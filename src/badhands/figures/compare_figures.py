@@ -86,13 +86,14 @@ def power(curve: pd.DataFrame) -> bytes:
     axis = figure.subplots()
     x, y = curve["images"], 100 * curve["detected"]
     error = [y - 100 * curve["lo"], 100 * curve["hi"] - y]
-    axis.errorbar(x, y, yerr=np.abs(error), fmt="o-", color="#0072B2", capsize=3)
-    axis.axhline(100 * ALPHA, color=INK, linewidth=0.8, linestyle=":")
+    axis.errorbar(x, y, yerr=np.abs(error), fmt="o-", color="#0072B2", capsize=3, label="found, 95 % interval")
+    axis.axhline(100 * ALPHA, color=INK, linewidth=0.8, linestyle=":", label="allowed where nothing is to be found")
     for n, share, cells in zip(x, y, curve["cells"], strict=True):
-        axis.annotate(f"{cells:g} cells", (n, share), (0, -14 if share > 50 else 9), textcoords="offset points",
-                      ha="center", fontsize=8, color=INK)  # fmt: skip
+        axis.annotate(f"{cells:g} cells", (n, share), (6, -13), textcoords="offset points", fontsize=8, color=INK)
     axis.set_xticks(x, [str(n) for n in x])
-    axis.set(ylim=(-3, 106), xlabel="labelled images", ylabel="found in so many subsamples, %")
+    axis.set(xlim=(0, 1.12 * x.max()), ylim=(-3, 106))
+    axis.set(xlabel="labelled images", ylabel="subsamples with a finding, %")
+    axis.legend(fontsize=8, frameon=False, loc="center right")
     axis.grid(axis="y", color=FAINT)
     axis.set_axisbelow(True)
     for side in ("top", "right"):

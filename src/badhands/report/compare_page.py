@@ -60,10 +60,12 @@ def write_page(
         detected = pd.read_csv(curve)
         caption = (
             f"Share of {int(detected['subsamples'].min())} subsamples of the study, for each number of images, in "
-            "which some cell tells good from bad hands beyond chance; bars are 95 % intervals. Subsamples "
-            "overlap, the more the larger they are. Dotted: what studies without anything to find may show."
+            "which some cell tells good from bad hands beyond chance, with the median number of such cells. Subsamples "
+            "overlap, the more the larger they are."
         )
-        figures.insert(0, {"name": "Power", "uri": data_uri(power(detected)), "caption": caption})
+        png = power(detected)
+        (path.parent / "power.png").write_bytes(png)
+        figures.insert(0, {"name": "Power", "uri": data_uri(png), "caption": caption})
     lines = [line for _, line in table.iterrows()]
     path.write_text(
         render(
