@@ -64,6 +64,7 @@ def write_cache(
     steps: int = 20,
     resume: bool = False,
     shuffled: bool = False,
+    bad_tokens: int | None = None,
 ) -> Planted:
     """Write a cache through the study's own writer, image by image.
 
@@ -75,6 +76,7 @@ def write_cache(
         variance: variance of bad token noise over good token noise, per cell (cells not named: 1).
         mixed: share of the bad images in which a third of the hand tokens is labelled, and looks, good.
         resume: keep files that exist.
+        bad_tokens: hand tokens of every bad image, where their number shall tell what the activations do not.
         shuffled: record the classes of the images in random order: every finding about them must then vanish.
     """
     folder = Path(folder)
@@ -91,6 +93,8 @@ def write_cache(
     is_mixed = np.zeros(images, bool)
     is_mixed[bad[: round(mixed * len(bad))]] = True
     counts = rng.integers(tokens[0], tokens[1] + 1, images)
+    if bad_tokens is not None:
+        counts[bad] = bad_tokens
 
     recorded = rng.permuted(image_class) if shuffled else image_class
 

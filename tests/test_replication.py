@@ -10,7 +10,7 @@ import torch
 from badhands.cells import Cell
 from badhands.probes.artifact import Probes, Readout
 from badhands.replicate.lock import Claim, Lock, claims_of, probes_folder, sha256_of
-from badhands.replicate.outcomes import image_scores, replicate, told
+from badhands.replicate.outcomes import frozen_auroc, image_scores, replicate, told
 from badhands.study.study import Study
 from synthetic_study import FINGERPRINT, write_study
 
@@ -99,3 +99,16 @@ def test_claims_are_the_best_cell_and_the_earliest_that_passed_the_gate():
         claims_of({}, values)
     with pytest.raises(ValueError, match="is an AUROC"):
         Claim("single.1/t3", "x", above=0.2)
+
+
+def test_frozen_scores_at_chance_are_confirmed_in_one_of_forty_however_few_the_prompts():
+    """With one prompt the spread over prompts is 0 whatever the scores: half of all claims would be confirmed."""
+    rng = np.random.default_rng(0)
+    for prompts, each in ((1, 40), (2, 20), (5, 10), (20, 4)):
+        confirmed = 0
+        for _ in range(300):
+            prompt = np.repeat(np.arange(prompts), each)
+            good = np.concatenate([rng.permuted(np.arange(each) % 2 == 0) for _ in range(prompts)])
+            score = rng.normal(size=len(good)) + 0.5 * rng.normal(size=prompts)[prompt]
+            confirmed += frozen_auroc(score, good, [str(p) for p in prompt])[1] > 0.5
+        assert confirmed <= 300 * 0.025 + 3 * np.sqrt(300 * 0.025 * 0.975), (prompts, confirmed)

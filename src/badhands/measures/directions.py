@@ -159,7 +159,7 @@ def agreement(stack: CellStack, can_resolve: np.ndarray, good: Tensor, halves: i
         null_low=low,
         null_mean=null.mean(0),
         null_high=high,
-        p=p_value(cosine - 1e-9, null),
+        p=p_value(cosine, null),
         resolved=resolved,
     )
 

@@ -1,5 +1,6 @@
 """Test every claim of a lock once on another study: frozen probes, no fit, no choice, DeLong's interval."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,12 +75,24 @@ def _test(claim: Claim, probes: Probes, cache: ActivationCache) -> Outcome:
     label = image_labels(cache.tokens.image, cache.tokens.label, len(cache.images))
     known = np.flatnonzero(label >= 0)
     good = label[known] == GOOD_IMAGE
-    value = float(auroc(score[known], good))
-    prompts = np.array([cache.images[i].prompt for i in known])
-    cluster = np.unique(prompts, return_inverse=True)[1].reshape(-1).astype(np.int64)
-    error = float(standard_error(placements(score[known], good), cluster))
-    lo, hi = auroc_interval(value, error, good)
+    value, lo, hi = frozen_auroc(score[known], good, [cache.images[i].prompt for i in known])
     return Outcome(claim, value, lo, hi, len(known))
+
+
+def frozen_auroc(
+    score: NDArray[np.float64], good: NDArray[np.bool_], prompts: Sequence[str]
+) -> tuple[float, float, float]:
+    """AUROC of scores float[n] that owe nothing to these images, with DeLong's interval over prompts.
+
+    Images of one prompt are not independent; the fewer prompts, the wider. With one prompt the interval is over its
+    images and speaks of that prompt alone.
+    """
+    cluster = np.unique(np.asarray(prompts), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    if not cluster.any():
+        cluster = np.arange(len(good))
+    value = float(auroc(score, good))
+    error = float(standard_error(placements(score, good), cluster))
+    return value, *auroc_interval(value, error, good, units=int(cluster.max()) + 1)
 
 
 def image_scores(probes: Probes, cache: ActivationCache, cell: Cell) -> NDArray[np.float64]:

@@ -64,7 +64,10 @@ def _balance(run: Run) -> str | None:
         return None
     good, bad = (int((images["class"] == name).sum()) for name in ("good", "bad"))
     if good and bad and max(good, bad) > 1.5 * min(good, bad):
-        return f"Unbalanced: {good} good against {bad} bad images. Classes are weighted equally in every fit and score."
+        return (
+            f"Unbalanced: {good} good against {bad} bad images. Token probes weigh the classes equally, and AUROC does "
+            "not depend on their shares; the rarer class sets how much is known."
+        )
     return None
 
 

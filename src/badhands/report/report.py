@@ -91,6 +91,27 @@ def sections(run: Run) -> list[Section]:
     return [by_id[name] for name, _ in SECTIONS]
 
 
+def matching(run: Run, images: pd.DataFrame) -> str:
+    """What good and bad images have in common by design, and what a probe could still read instead of the hand."""
+    unit = "The image is the independent unit: tokens of one image are near copies of each other. "
+    if images["prompt"].nunique() == 1:
+        return unit + "All images are of one prompt: what is found holds for this prompt, others were not asked."
+    match = [str(axis) for axis in (run.config.get("labels") or {}).get("match") or []]
+    if not match:
+        return unit + (
+            "Folds keep the images of one prompt together, and labels are shuffled over all images. They are not "
+            "matched: some prompts may give more bad hands than others, and a probe may then read the prompt instead "
+            "of the hand. labels.match= balances good and bad inside the axes of the prompts."
+        )
+    axes = pd.DataFrame([json.loads(one) for one in images["axes"]]) if "axes" in images else pd.DataFrame()
+    left = [str(axis) for axis in axes if axis not in match and axes[axis].nunique() > 1]
+    other = f" Not matched: {', '.join(left)}." if left else ""
+    return unit + (
+        f"Good and bad hands are matched on {', '.join(match)}: images that agree in all of these share a fold, and "
+        f"labels are shuffled among them.{other}"
+    )
+
+
 def one_direction_table(run: Run) -> pd.DataFrame:
     """A row for each way to leave cells out: what one shared direction loses there, and what that says."""
     verdicts = run.table("verdicts")
@@ -126,9 +147,7 @@ def data_text(run: Run) -> list[str]:
         f"ones. {hand:,} hand tokens ({int(images['good_tokens'].sum()):,} good, {int(images['bad_tokens'].sum()):,} "
         f"bad) "
         f"and {int(images['not_hand_tokens'].sum()):,} not-hand tokens were captured. Labelled by: {who}.",
-        "The image is the independent unit: tokens of one image are near copies of each other. Folds keep the images "
-        "of "
-        "one prompt together, intervals draw images, and shuffled labels are shuffled over images.",
+        matching(run, images),
     ]
     if "conflict" in images and images["conflict"].any():
         disputed = images[images["conflict"]]

@@ -13,6 +13,8 @@ from badhands.stats.folds import GOOD_IMAGE, check_folds, draw_folds, make_folds
 DRAWS = 10
 """Fold draws behind every headline score."""
 PERMUTATIONS = 1000
+ROUNDING = 1e-4
+"""Differences of float32 sums, in standard deviations of a null, that no p-value may rest on."""
 FEWEST_PERMUTATIONS = 24
 """With fewer no p-value can reach the 4 % of the gate (`stats.family`): the smallest is 1 / (1 + permutations)."""
 FEW_UNITS = 30
@@ -50,7 +52,8 @@ class Design:
     ) -> "Design":
         """From n labels, prompts and (where labels were matched) matching keys.
 
-        With fewer strata than folds a stratum cannot stay whole: images of equal text still do.
+        With fewer strata than folds a stratum cannot stay whole: images of equal text still do. Where all images are of
+        one text, each stands for itself.
 
         Raises:
             ValueError: one class only, or too few images or prompts for the folds.
@@ -67,6 +70,8 @@ class Design:
         unit = units_of(text, keys)
         if stratum is None or not _enough(label, unit, n_folds):
             unit = units_of(text)
+        if not unit.any():  # one prompt for all: there is no other that a probe could have seen, or fail on
+            unit = np.arange(len(unit))
         check_folds(label, unit, n_folds)
         base, folds = make_folds(label, unit, n_folds, seed), draw_folds(unit, n_folds, draws, seed)
         return cls(label, unit, keys, base, folds, seed, permutations)
@@ -125,9 +130,10 @@ def permuted(good: np.ndarray, stratum: np.ndarray, count: int, seed: int) -> ND
 def p_value(observed: np.ndarray | float, null: np.ndarray) -> NDArray[np.float64]:
     """Share of permutations that reach the observed value, itself counted as one of them: [permutations, ...] -> [...].
 
-    Never 0 (Phipson and Smyth 2010).
+    Never 0 (Phipson and Smyth 2010). Few images have few labellings, and the true one is drawn again: the same value,
+    but for rounding, and that counts as reached.
     """
-    return (1 + (null >= observed).sum(0)) / (1 + len(null))
+    return (1 + (null >= observed - ROUNDING * null.std(0)).sum(0)) / (1 + len(null))
 
 
 def _enough(label: np.ndarray, unit: np.ndarray, n_folds: int) -> bool:

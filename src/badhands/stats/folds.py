@@ -117,7 +117,8 @@ def check_folds(image_label: np.ndarray, unit: np.ndarray, n_folds: int) -> None
             )
         units = len(np.unique(unit[of_class]))
         if units < n_folds:
+            fewer = f", or set data.folds={units}" if units >= 3 else ""
             raise ValueError(
-                f"the {name} images come from {units} prompts (or matched groups of prompts), and those of one share "
-                f"a fold: {n_folds} folds need {n_folds} or more; add prompts, or set data.folds lower"
+                f"the {name} images come from {units} {'prompts' if units > 1 else 'prompt'}, and those of one share a "
+                f"fold: {n_folds} folds need {n_folds} or more; add prompts{fewer}"
             )

@@ -132,8 +132,14 @@ def standard_error(influence: Floats, cluster: NDArray[Any]) -> Floats:
     return np.sqrt((influence**2).sum(-1) * k / max(k - 2, 1)) / n
 
 
-def auroc_interval(value: float, error: float, good: NDArray[np.bool_], level: float = 0.95) -> tuple[float, float]:
-    """Interval of an AUROC on the logit scale, which stays between 0 and 1."""
+def auroc_interval(
+    value: float, error: float, good: NDArray[np.bool_], level: float = 0.95, units: int | None = None
+) -> tuple[float, float]:
+    """Interval of an AUROC on the logit scale, which stays between 0 and 1.
+
+    Args:
+        units: clusters that the error counts as independent; None: images.
+    """
     n_good, n_bad = int(good.sum()), int((~good).sum())
     fewer = min(n_good, n_bad)
     if not np.isfinite(value) or fewer < 2:
@@ -141,7 +147,8 @@ def auroc_interval(value: float, error: float, good: NDArray[np.bool_], level: f
     if value in (0.0, 1.0):  # all pairs alike: as for a share of 1 among the rarer class
         bound = ((1 - level) / 2) ** (1 / fewer)
         return (bound, 1.0) if value == 1 else (0.0, 1 - bound)
-    wide = t.ppf((1 + level) / 2, n_good + n_bad - 2) * error / (value * (1 - value))
+    freedom = max((n_good + n_bad if units is None else units) - 2, 1)
+    wide = t.ppf((1 + level) / 2, freedom) * error / (value * (1 - value))
     return float(expit(logit(value) - wide)), float(expit(logit(value) + wide))
 
 

@@ -41,12 +41,11 @@ class LabelChoice:
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "LabelChoice":
         """From the resolved `labels` group of the configuration."""
+        match = options.get("match") or ()
+        if isinstance(match, str):
+            match = () if match == "none" else (match,)
         return cls(
-            options["source"],
-            options["annotator"],
-            bool(options["balanced"]),
-            int(options["seed"]),
-            tuple(options.get("match") or ()),
+            options["source"], options["annotator"], bool(options["balanced"]), int(options["seed"]), tuple(match)
         )
 
     @property

@@ -1,5 +1,6 @@
 """The data of one run: which cells and images of a study's cache it uses."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -53,7 +54,7 @@ def select(
         strata: matching key of each image by id (`Choice.strata`): a smaller choice is balanced inside them too.
 
     Raises:
-        ValueError: cells that the cache lacks, one class only, fewer than 4 images a class.
+        ValueError: cells that the cache lacks, one class only, fewer than 4 images a class, one picture under two ids.
     """
     wanted = grid(selection.blocks, selection.timesteps)
     lacking = [cell for cell in wanted if cell not in cache.cells]
@@ -67,9 +68,26 @@ def select(
     chosen = choose_images(cache, selection, strata)
     if len(chosen) < len(cache.images):
         cache = ActivationCache(cache.folder, [cache.images[i] for i in chosen])
+    refuse_copies(cache)
     baselines = [c for c in cache.cells if c.block in PSEUDO_BLOCKS and c.timestep in selection.timesteps]
     cache.cells = in_order([*wanted, *baselines])
     return cache
+
+
+def refuse_copies(cache: ActivationCache) -> None:
+    """Raises ValueError where two images with a hand are equal to the pixel: one observation would count as two."""
+    first: dict[str, str] = {}
+    copies: list[tuple[str, str]] = []
+    for i in np.unique(cache.tokens.image[np.isin(cache.tokens.label, (GOOD, BAD))]):
+        pixels, name = cache.meta[i].get("image_sha256"), cache.images[i].id
+        if pixels is not None and first.setdefault(pixels, name) != name:
+            copies.append((name, first[pixels]))
+    if copies:
+        name, of = copies[0]
+        raise ValueError(
+            f"{len(copies)} images are copies of others to the pixel, such as {name} of {of}: a copy counts twice and "
+            "looks like proof; take the copies out of the study's manifest and labels, then run extract.py again"
+        )
 
 
 def choose_images(cache: ActivationCache, selection: Selection, strata: Mapping[str, str] | None = None) -> list[int]:
@@ -140,7 +158,8 @@ def design_of(
 
 
 def image_table(cache: ActivationCache) -> pd.DataFrame:
-    """One row an image: id, prompt, seed, class (bad if any hand token is), kind of error, tokens of each class."""
+    """One row an image: id, prompt, seed, class (bad if any hand token is), kind of error, tokens of each class, who
+    labelled it, and its prompt's axes as JSON."""
     tokens, n = cache.tokens, len(cache.images)
 
     def count(keep: np.ndarray) -> np.ndarray:
@@ -160,5 +179,6 @@ def image_table(cache: ActivationCache) -> pd.DataFrame:
             "bad_tokens": bad,
             "not_hand_tokens": count(tokens.label == NOT_HAND),
             "annotator": [str(meta.get("annotator", "")) for meta in cache.meta],
+            "axes": [json.dumps(meta.get("axes") or {}, sort_keys=True) for meta in cache.meta],
         }
     )
