@@ -1,5 +1,6 @@
 """A lock freezes cells, probes and sentences; a replication tests each once on images that share nothing with them."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import torch
 from badhands.cells import Cell
 from badhands.probes.artifact import Probes, Readout
 from badhands.replicate.lock import Claim, Lock, claims_of, probes_folder, sha256_of
-from badhands.replicate.outcomes import frozen_auroc, image_scores, replicate, told
+from badhands.replicate.outcomes import frozen_auroc, image_scores, record, replicate, told, write_outcomes
+from badhands.report.findings.facts import Facts
+from badhands.report.findings.probed import replication
 from badhands.study.study import Study
 from synthetic_study import FINGERPRINT, write_study
 
@@ -112,3 +115,29 @@ def test_frozen_scores_at_chance_are_confirmed_in_one_of_forty_however_few_the_p
             score = rng.normal(size=len(good)) + 0.5 * rng.normal(size=prompts)[prompt]
             confirmed += frozen_auroc(score, good, [str(p) for p in prompt])[1] > 0.5
         assert confirmed <= 300 * 0.025 + 3 * np.sqrt(300 * 0.025 * 0.975), (prompts, confirmed)
+
+
+def test_a_lock_remembers_every_study_that_it_was_tested_on(lock, study, tmp_path):
+    """One confirmation among several tests is a matter of luck, and the report says how many there were."""
+    made, probes = Lock.load(lock)
+    outcomes = replicate(made, probes, study[0])
+    assert record(lock, study[0], outcomes) == record(lock, study[0], outcomes) == ("b",)
+    assert "several" not in told(made, outcomes, study[0], ("b",))
+    again = Study(shutil.copytree(study[0].root, tmp_path / "c"))
+    tested = record(lock, again, outcomes)
+    assert tested == ("b", "c") and "tested on 2 studies (b, c)" in told(made, outcomes, again, tested)
+    table = tmp_path / "tables" / "replication.csv"
+    table.parent.mkdir()
+    for names, claims in ((("b",), True), (("b", "c"), False)):
+        write_outcomes([outcome for outcome in outcomes if outcome.confirmed], table, names)
+        finding = replication(Facts.of(tmp_path))
+        assert finding is not None and finding.claims is claims
+        assert ("Tested once" in finding.sentence) is claims
+
+
+def test_labels_that_changed_since_extraction_replicate_nothing(lock, study, tmp_path):
+    other = Study(shutil.copytree(study[0].root, tmp_path / "b"))
+    first = next(iter(other.labels.latest().values()))
+    other.labels.append(replace(first, classes=np.where(first.classes == 3, 0, first.classes)))
+    with pytest.raises(ValueError, match="1 labels of study b have changed since extraction"):
+        replicate(*Lock.load(lock), other)

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from badhands.home import CONF_DIR
 from badhands.replicate.lock import Lock
-from badhands.replicate.outcomes import replicate, told, write_outcomes
+from badhands.replicate.outcomes import record, replicate, told, write_outcomes
 from badhands.report.findings.write import write_findings
 from badhands.report.report import write_report
 from badhands.report.run import Run
@@ -23,12 +23,13 @@ def main(cfg: DictConfig) -> None:
         lock, probes = Lock.load(Path(cfg.lock).expanduser())
         study = Study(study_folder(str(cfg.study)))
         outcomes = replicate(lock, probes, study, cfg.fingerprint)
-        print(told(lock, outcomes, study))
-        run = Path(lock.run)
+        path, run = Path(cfg.lock).expanduser(), Path(lock.run)
+        tested = record(path, study, outcomes)
+        print(told(lock, outcomes, study, tested))
         if not (run / "run.json").is_file():  # the run of study A has gone; its lock has not
-            write_outcomes(outcomes, Path(cfg.lock).expanduser().with_suffix(".csv"))
+            write_outcomes(outcomes, path.with_suffix(".csv"), tested)
             return
-        write_outcomes(outcomes, run / "tables" / "replication.csv")
+        write_outcomes(outcomes, run / "tables" / "replication.csv", tested)
         write_findings(run)
         print(f"report: {write_report(Run.open(run))}")
     except ValueError as error:

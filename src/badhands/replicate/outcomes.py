@@ -18,6 +18,7 @@ from badhands.stats.intervals import auroc_interval, standard_error
 from badhands.study.activations import ActivationCache
 from badhands.study.choice import LabelChoice, read_choice
 from badhands.study.classes import BAD, GOOD
+from badhands.study.selection import refuse_copies
 from badhands.study.study import Study
 
 
@@ -49,12 +50,18 @@ def replicate(lock: Lock, probes: Probes, study: Study, fingerprint: str | None 
     """The claims of `lock` on study B, in the lock's order.
 
     Raises:
-        ValueError: B shares seeds with A, was labelled or balanced by another rule, was made by another model, or lacks
-            a cell.
+        ValueError: B shares seeds with A, was labelled or balanced by another rule, was made by another model, lacks a
+            cell, holds copies, or its labels have changed since extraction.
     """
     rule = LabelChoice(**{**lock.labels, "match": tuple(lock.labels["match"])})
     choice = read_choice(study.root, rule)
+    if changed := study.relabelled(choice):
+        raise ValueError(
+            f"{len(changed)} labels of study {study.name} have changed since extraction ({', '.join(changed[:3])} "
+            "...): run extract.py again"
+        )
     cache = study.activations(fingerprint, choice)
+    refuse_copies(cache)
     if cache.folder.name != probes.fingerprint:
         raise ValueError(
             f"study {study.name} was generated with fingerprint {cache.folder.name}, the lock's probes belong to "
@@ -109,15 +116,30 @@ def image_scores(probes: Probes, cache: ActivationCache, cell: Cell) -> NDArray[
         return np.bincount(image, logit, minlength=len(cache.images)) / np.where(count, count, np.nan)
 
 
-def told(lock: Lock, outcomes: list[Outcome], study: Study) -> str:
-    """The outcomes as text."""
+def told(lock: Lock, outcomes: list[Outcome], study: Study, tested: Sequence[str] = ()) -> str:
+    """The outcomes as text. `tested`: studies on which the lock has been tested so far (`record`)."""
     lines = [f"lock of study {lock.study} (run {lock.run}), tested once on study {study.name}:"]
     for outcome in outcomes:
         said = "CONFIRMED    " if outcome.confirmed else "not confirmed"
         lines.append(f"  {said}  {outcome.value:.3f} [{outcome.lo:.3f}, {outcome.hi:.3f}]  {outcome.claim.sentence}")
+    if len(tested) > 1:
+        lines.append(
+            f"This lock has been tested on {len(tested)} studies ({', '.join(tested)}): a claim that is confirmed by "
+            "one of several is not confirmed."
+        )
     return "\n".join(lines)
 
 
-def write_outcomes(outcomes: list[Outcome], path: Path) -> None:
-    """replication.csv: the report of study A's run shows it."""
-    pd.DataFrame([outcome.row for outcome in outcomes]).to_csv(path, index=False)
+def record(lock: Path, study: Study, outcomes: list[Outcome]) -> tuple[str, ...]:
+    """Add the outcomes to `<lock>-tests.csv`, which forgets nothing; the names of all studies in it."""
+    path = lock.with_name(f"{lock.stem}-tests.csv")
+    rows = pd.DataFrame([{"study": study.name, **outcome.row} for outcome in outcomes])
+    before = pd.read_csv(path) if path.is_file() else rows[:0]
+    every = pd.concat([before[before["study"] != study.name], rows]) if len(before) else rows
+    every.to_csv(path, index=False)
+    return tuple(dict.fromkeys(every["study"].astype(str)))
+
+
+def write_outcomes(outcomes: list[Outcome], path: Path, tested: Sequence[str] = ("",)) -> None:
+    """replication.csv: the report of study A's run shows it. `tested`: as in `told`."""
+    pd.DataFrame([{**outcome.row, "studies": len(tested)} for outcome in outcomes]).to_csv(path, index=False)

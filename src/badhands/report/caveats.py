@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from badhands.report.headline import summary
-from badhands.report.results import auroc, baselines, distances, findings, rows
+from badhands.report.results import auroc, baselines, distances, findings, passed, rows
 from badhands.report.run import Run
 
 FEW = 50
@@ -90,12 +90,17 @@ def _size(run: Run) -> str | None:
 def _chance(run: Run) -> str | None:
     found = summary(run)
     p = found.get("best_p")
-    if found.get("cells_found") == 0 and isinstance(p, float):
+    if found.get("cells_found") != 0 or not isinstance(p, float):
+        return None
+    if any(passed(run).values()):
         return (
-            f"No cell stands out from shuffled labels (p = {p:.2g} for the best one, against everything tested): all "
-            "numbers below are compatible with chance."
+            f"The headline probe finds nothing (p = {p:.2g} for the best cell, against everything tested); what "
+            "distances and directions find beside it does not say that good and bad images can be told apart."
         )
-    return None
+    return (
+        f"No cell stands out from shuffled labels (p = {p:.2g} for the best one, against everything tested): all "
+        "numbers below are compatible with chance."
+    )
 
 
 def _baseline(run: Run) -> str | None:

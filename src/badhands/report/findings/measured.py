@@ -87,7 +87,10 @@ def bias(facts: Facts) -> Finding | None:
         "held-out tokens can be told apart (D_eq)."
     )
     if facts.found.get("db_good_vs_bad") and corrected > 3 * max(equal, 1e-9):
-        text += " The gap to D_eq says that channels are correlated, which the diagonal formula counts many times."
+        text += (
+            " The gap to D_eq: channels are correlated, which the diagonal formula counts many times, and a rule "
+            "fitted on few images reaches less than a distance allows."
+        )
     return Finding("bias", text)
 
 
@@ -118,12 +121,12 @@ def late_rise(facts: Facts) -> Finding | None:
     )
     if not facts.open or row["lo"] <= 0:
         return Finding("late_rise", text + "Whether the corrected distance rises late is undecided.")
-    if rise["mass_mean.d_eq"] > 0.25 * row["value"]:
-        verdict = "It rises late, and held-out tokens become easier to tell apart too."
-    elif rise["kurtosis_channels"] > 0.2:
-        verdict = "It rises late without held-out tokens following, while channels become less Gaussian."
-    else:
-        verdict = "It rises late without held-out tokens following, and channels do not become less Gaussian."
+    equal = "rises with it" if rise["mass_mean.d_eq"] > 0.25 * row["value"] else "does not follow"
+    shape = "become" if rise["kurtosis_channels"] > 0.2 else "do not become"
+    verdict = (
+        f"The corrected distance rises late. D_eq {equal} and channels {shape} less Gaussian; neither has an interval "
+        "here, so the cause is left open."
+    )
     return Finding("late_rise", text + verdict, claims=True)
 
 
@@ -160,7 +163,10 @@ def control(facts: Facts) -> Finding | None:
         f"{rest:.2f} there against {hand:.2f} on the hand (medians over cells)."
     )
     if outside:
-        text += " Part of the difference is therefore not about the hand itself."
+        text += (
+            " Part of the difference therefore lies outside the hand: another cause in the image, or the hand, which "
+            "attention carries there."
+        )
     return Finding("control", text, claims=bool(outside))
 
 

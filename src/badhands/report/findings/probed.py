@@ -115,11 +115,15 @@ def replication(facts: Facts) -> Finding | None:
     if table.empty:
         return None
     parts = [f"{row['outcome']}, {show(row)}: {row['sentence']}" for _, row in table.iterrows()]
-    good = (table["outcome"] == "confirmed").all()
+    studies = int(table["studies"].max()) if "studies" in table else 1
+    often = "once" if studies == 1 else f"on {studies} studies, here the last,"
     text = (
-        f"Tested once on {int(table['n'].iloc[0])} fresh images, with cells and probes frozen before: {' '.join(parts)}"
+        f"Tested {often} on {int(table['n'].iloc[0])} fresh images, with cells and probes frozen before: "
+        f"{' '.join(parts)}"
     )
-    return Finding("replication", text, claims=bool(good))
+    if studies > 1:
+        text += " A claim that is confirmed by one of several studies is not confirmed."
+    return Finding("replication", text, claims=studies == 1 and bool((table["outcome"] == "confirmed").all()))
 
 
 TITLES = {"preview_cnn": "network trained on the same labels", "preview_referee": "referee"}
