@@ -53,3 +53,14 @@ def test_the_planted_distance_is_that_of_the_population():
         gap = (good.mean(0) - bad.mean(0)) ** 2 / (4 * (s1 + s0))
         spread = 0.5 * np.log((s1 + s0) / (2 * np.sqrt(s1 * s0)))
         assert (gap + spread).sum() == pytest.approx(distance(cell, True), rel=0.05)
+
+
+def test_images_of_few_prompts_are_simulated_too(tmp_path):
+    text = run(tmp_path, [40], 4, 40, prompts=20)
+    assert "| headline AUROC |" in text and text.endswith("coverage-20-prompts.csv")
+    study, again = (Study.draw(80, planted=True, seed=seed, permutations=24, prompts=20) for seed in (0, 1))
+    assert study.design.matched and len(np.unique(study.design.unit)) == 20
+    good, stratum = study.design.good, study.design.stratum
+    assert all(good[stratum == s].sum() == 2 for s in range(20))
+    means = [np.stack([one.tokens[CELLS[0]][stratum == s].mean((0, 1)) for s in range(20)]) for one in (study, again)]
+    assert np.corrcoef(means[0].ravel(), means[1].ravel())[0, 1] > 0.3, "the same prompts in every data set"

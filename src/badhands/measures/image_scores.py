@@ -44,7 +44,7 @@ def image_features(contrast: Contrast, sums: CellSums) -> Features:
     def features(train: np.ndarray) -> Tensor:
         share = torch.zeros(len(both))
         share[train] = 1 / len(train)
-        centre, square = (share @ both).split(mean.shape[1])
+        centre, square = (share @ both).view(2, -1)
         variance = square - centre.square()
         return (mean - centre) / torch.where(variance > 1e-9, variance.clamp(min=1e-9).sqrt(), torch.inf)
 

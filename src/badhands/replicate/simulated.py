@@ -45,11 +45,12 @@ Row = dict[str, object]
 """`what`, `value`, `lo`, `hi`, and `truth` (nan: the mean of all data sets stands for it)."""
 
 
-def intervals_of(images: int, planted: bool, seed: int, permutations: int) -> list[Row]:
-    """Every interval of one simulated data set."""
-    study = Study.draw(images, planted, seed, permutations)
+def intervals_of(images: int, planted: bool, seed: int, permutations: int, prompts: int | None = None) -> list[Row]:
+    """Every interval of one simulated data set; with `prompts` (`Study.draw`) those that rest on a study's images."""
+    study = Study.draw(images, planted, seed, permutations, prompts)
     rows, widening = _readouts(study, planted)
-    return [*rows, *_tokens(study, planted, widening), *_distances(study, planted), *_costs(images, planted, seed)]
+    rows += [*_tokens(study, planted, widening), *_distances(study, planted, known=not prompts)]
+    return rows if prompts else [*rows, *_costs(images, planted, seed)]
 
 
 def _readouts(study: Study, planted: bool) -> tuple[list[Row], float]:
@@ -94,13 +95,13 @@ def _tokens(study: Study, planted: bool, widening: float) -> list[Row]:
     return [_row(s.metric, s.value, (s.lo, s.hi), truth) for s in found if s.metric in TOKEN_METRICS]
 
 
-def _distances(study: Study, planted: bool) -> list[Row]:
-    """Corrected D_B of one cell, and its rise from one timestep to another."""
+def _distances(study: Study, planted: bool, known: bool) -> list[Row]:
+    """Corrected D_B of one cell, and its rise from one timestep to another. `known`: the truth can be computed."""
     found = Distances(study.contrast, study.design, LongTable(STEPS))
     early, late = CELLS[-2:]
     for cell in (early, late):
         found.add(cell, study.sums(cell))
-    truth = {cell: distance(cell, planted) for cell in (early, late)}
+    truth = {cell: distance(cell, planted) if known or not planted else np.nan for cell in (early, late)}
     return [
         _row("corrected_db", *_split(found.combined({late: 1.0}, 0.95)), truth[late]),
         _row("db_rise", *_split(found.combined({late: 1.0, early: -1.0}, 0.95)), truth[late] - truth[early]),

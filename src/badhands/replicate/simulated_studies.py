@@ -16,6 +16,9 @@ CELLS = grid(["single.1", "single.2"], [20, 3])
 CHANNELS, TOKENS = 48, 12
 IMAGE, TOKEN = 0.6, 0.8
 """Standard deviations of what an image and what a token adds; their squares sum to 1 in a channel on average."""
+PROMPT, UNEVEN = 0.3, 0.5
+"""Where images share prompts: standard deviation of what a prompt adds, within that of an image, and of the planted
+difference over prompts, in units of itself."""
 SHIFTED = 12
 """Channels in which good and bad images differ, where a difference is planted."""
 SHIFT = {Cell("single.1", 20): 0.25, Cell("single.1", 3): 0.4, Cell("single.2", 20): 0.3, Cell("single.2", 3): 0.5}
@@ -33,21 +36,37 @@ class Study:
     """float64[images, TOKENS, CHANNELS]"""
 
     @classmethod
-    def draw(cls, images: int, planted: bool, seed: int, permutations: int) -> "Study":
-        """Half of the images good, each of a prompt of its own. Cells share most of an image's effect."""
-        rng = np.random.default_rng([seed, images, planted])
+    def draw(cls, images: int, planted: bool, seed: int, permutations: int, prompts: int | None = None) -> "Study":
+        """Half of the images good. Cells share most of an image's effect.
+
+        Args:
+            prompts: so many, each with as many good as bad images, labels matched inside them; some prompts' bad hands
+                differ more than others'. The same prompts in every data set: intervals are over images of the prompts
+                that a study has. None: every image has a prompt of its own.
+        """
+        rng = np.random.default_rng([seed, images, planted, *([prompts] if prompts else [])])
         good = rng.permuted(np.arange(images) % 2 == 0)
+        if prompts:
+            good = rng.permuted(good.reshape(images // 2, 2), axis=1)[:, 0]
+            good = np.stack([good, ~good], 1).ravel()
+        prompt = np.arange(images) // 2 % prompts if prompts else np.arange(images)
         label = np.where(good, GOOD_IMAGE, BAD_IMAGE)
-        design = Design.of(label, range(images), seed=seed, permutations=permutations)
+        design = Design.of(label, prompt, prompt if prompts else None, seed=seed, permutations=permutations)
         shared, tokens = rng.normal(size=(images, 1, CHANNELS)), {}
+        theirs, more = np.zeros((images, 1, CHANNELS)), np.ones((images, 1, 1))
+        if prompts:
+            of_prompt = np.random.default_rng([prompts, 1])
+            theirs = of_prompt.normal(size=(prompts, 1, CHANNELS))[prompt]
+            more = 1 + UNEVEN * of_prompt.normal(size=(prompts, 1, 1))[prompt]
+        image = IMAGE if not prompts else (IMAGE**2 - PROMPT**2) ** 0.5
         mix = _correlation(CHANNELS)
         for cell in CELLS:
             own = rng.normal(size=(images, 1, CHANNELS))
             noise = rng.normal(size=(images, TOKENS, CHANNELS))
-            x = IMAGE * (0.8 * shared + 0.6 * own) @ mix + TOKEN * noise @ mix
+            x = (image * (0.8 * shared + 0.6 * own) + PROMPT * theirs + TOKEN * noise) @ mix
             if planted:
                 x[~good, :, :SHIFTED] *= SPREAD**0.5
-                x[good, :, :SHIFTED] += SHIFT[cell]
+                x[good, :, :SHIFTED] += SHIFT[cell] * more[good]
             tokens[cell] = x
         return cls(design, tokens)
 
