@@ -35,10 +35,11 @@ def main(cfg: DictConfig) -> float | None:
         with open_session(cfg) as session:
             with session.stage("data"):
                 analysis, probe = build(cfg.analysis), build(cfg.probe)  # refused now, not an hour later
-                referee = load_referee(cfg.referee)
+                trainer, referee = build(cfg.trainer), load_referee(cfg.referee)
+                device = trainer().strategy.root_device
                 study, cache, design, choice = open_data(cfg, session.run.folder)
             with session.stage("measures", tells=True):
-                measure_cells(cache, session.run.folder, analysis, design=design)
+                measure_cells(cache, session.run.folder, analysis, design=design, device=device)
             with session.stage("probes", tells=True):
                 fit_probes(
                     cache,
@@ -46,11 +47,11 @@ def main(cfg: DictConfig) -> float | None:
                     probe,
                     design=design,
                     card=card(cfg, study, cache, choice),
-                    trainer=build(cfg.trainer),
+                    trainer=trainer,
                 )
             if cfg.previews:
                 with session.stage("previews", tells=True):
-                    see_pictures(study, cache, session.run.folder, design, referee)
+                    see_pictures(study, cache, session.run.folder, design, referee, device)
             if cfg.lock:
                 with session.stage("lock"):
                     lock_claims(cfg, session.run, cache, choice)

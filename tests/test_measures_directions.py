@@ -58,7 +58,7 @@ def test_noise_of_equal_weights_is_the_textbook_formula():
 
 def test_disjoint_halves_agree_with_the_unbiased_square():
     chosen, sums, _ = many_cells(40, 10, 2, seed=1, shift=1.5)
-    stack = CellStack(chosen, sums, raw=False)
+    stack = CellStack(chosen, sums, (len(sums), len(sums[0].mean)), False)
     halves = stack.inner_products_halves(400, seed=0)
     for k in range(2):
         assert halves[k, k] == pytest.approx(direction(chosen, sums[k]).squared_standard, rel=0.15)
@@ -67,7 +67,7 @@ def test_disjoint_halves_agree_with_the_unbiased_square():
 def test_stack_directions_equal_single_ones_and_their_cosines():
     chosen, sums, _ = many_cells(20, 7, 3, seed=2, shift=1.0, uneven=True)
     for raw in (True, False):
-        stack = CellStack(chosen, sums, raw)
+        stack = CellStack(chosen, sums, (len(sums), len(sums[0].mean)), raw)
         alone = [direction(chosen, one) for one in sums]
         v = np.stack([one.v if raw else one.v_standard for one in alone])
         found = stack.directions(torch.from_numpy(chosen.good.astype(np.float32))[None])[0].numpy()
@@ -84,7 +84,7 @@ def agreed(chosen, sums, permutations: int, seed: int):
         value = lengths(sides(one, observed(chosen)))[0, 1].numpy()
         p = p_value(value, over_permutations(one, labels, lengths)[:, 1].numpy())
         can.append(p < 0.05 and direction(chosen, one).squared_standard > 0)
-    return agreement(CellStack(chosen, sums, False), np.array(can), labels, 20, seed)
+    return agreement(CellStack(chosen, sums, (len(sums), len(sums[0].mean)), False), np.array(can), labels, 20, seed)
 
 
 def test_random_labels_agree_between_cells_and_are_not_resolved():

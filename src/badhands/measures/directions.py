@@ -1,6 +1,6 @@
 """The direction from bad to good in every cell, and whether cells agree about it (Eq. 1, 2, 5)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,10 @@ from badhands.stats.design import p_value
 
 CHUNK = 32
 """Permutations done at once in all cells."""
+CELLS_AT_ONCE = 96
+"""With more cells, fewer permutations at once."""
+PAIRS = 20_000
+"""Pairs of cells whose null is sorted at once."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Direction:
 
 def direction(contrast: Contrast, sums: CellSums) -> Direction:
     """v (Eq. 1) and its unbiased squared length (Eq. 2), raw and channel-standardised."""
-    v = sides(sums, observed(contrast)).gap[0].double().numpy()
+    v = sides(sums, observed(contrast)).gap[0].double().cpu().numpy()
     extra = sum(noise(*image_means(contrast, sums, good)) for good in (True, False))
     raw = v * sums.sd
     return Direction(raw, v, float(raw @ raw - (extra * sums.sd**2).sum()), float(v @ v - np.sum(extra)))
@@ -73,21 +77,25 @@ def cosines(v: np.ndarray) -> np.ndarray:
 class CellStack:
     """Row sums of several cells of equal width side by side, so that one product serves all of them."""
 
-    def __init__(self, contrast: Contrast, cells: Sequence[CellSums], raw: bool):
-        width = 1 + max(int(cell.alive.max(initial=0)) for cell in cells)
+    def __init__(
+        self, contrast: Contrast, cells: Iterable[CellSums], shape: tuple[int, int], raw: bool,
+        device: torch.device | str = "cpu",
+    ):  # fmt: skip
+        """`cells` may come one by one, as they are read; `shape`: how many there are, and their channels."""
         self.contrast = contrast
-        self.n = cells[0].n
-        self.s = torch.zeros(len(self.n), len(cells), width)
+        self.n = torch.from_numpy(contrast.n.astype(np.float32)).to(device)
+        self.s = torch.zeros(len(self.n), *shape, device=device)
         """float32[r, C, d]; raw units divided by the cell's own overall scale, which no cosine feels."""
         for k, cell in enumerate(cells):
             if not len(cell.alive):
                 continue
-            scale = torch.from_numpy(cell.sd / np.sqrt((cell.sd**2).mean())).float() if raw else 1.0
-            self.s[:, k, torch.from_numpy(cell.alive)] = cell.s * scale
+            scale = torch.from_numpy(cell.sd / np.sqrt((cell.sd**2).mean())).float() if raw else torch.ones(())
+            self.s[:, k, torch.from_numpy(cell.alive).to(device)] = cell.s.to(device) * scale.to(device)
         self.total = self.s.sum(0)
 
     def directions(self, good: Tensor, bad: Tensor | None = None) -> Tensor:
         """v of every cell under b labellings float32[b, r]: [b, C, d]."""
+        good, bad = good.to(self.n.device), None if bad is None else bad.to(self.n.device)
         count = good @ self.n
         summed = torch.einsum("br,rcd->bcd", good, self.s)
         if bad is None:
@@ -96,12 +104,17 @@ class CellStack:
             rest, others = torch.einsum("br,rcd->bcd", bad, self.s), bad @ self.n
         return summed.div_(count[:, None, None]).sub_(rest.div_(others[:, None, None]))
 
-    def inner_products_null(self, good: Tensor) -> Tensor:
-        """v_c . v_c' under every permutation, [count, C, C]."""
+    def cosines_null(self, good: Tensor) -> Tensor:
+        """Cosine of v_c and v_c' under every permutation, [count, pairs] on the CPU; pairs c <= c' row by row."""
+        cells = self.s.shape[1]
+        first, second = torch.triu_indices(cells, cells, device=self.s.device)
         found = []
-        for chunk in good.split(CHUNK):
+        for chunk in good.split(max(1, CHUNK * CELLS_AT_ONCE // max(cells, CELLS_AT_ONCE))):
             v = self.directions(chunk)
-            found.append(v @ v.mT)
+            product = v @ v.mT
+            norm = product.diagonal(dim1=1, dim2=2).clamp(min=1e-30).sqrt()
+            product /= norm[:, :, None] * norm[:, None, :]
+            found.append(product[:, first, second].cpu())
         return torch.cat(found)
 
     def inner_products_halves(self, count: int, seed: int) -> np.ndarray:
@@ -115,7 +128,7 @@ class CellStack:
         for first in splits(self.contrast, count, seed):
             half = torch.from_numpy(np.stack([first[image], ~first[image]]).astype(np.float32))
             v = self.directions(half * good, half * bad)
-            summed += (v[0] @ v[1].T).double().numpy()
+            summed += (v[0] @ v[1].T).double().cpu().numpy()
         return (summed + summed.T) / (2 * count)
 
 
@@ -143,30 +156,27 @@ def agreement(stack: CellStack, can_resolve: np.ndarray, good: Tensor, halves: i
         can_resolve: bool[C], the direction passed the gate and its unbiased |v|^2 (Eq. 2) is positive.
         good: float32[count, r], joint permutations (`nulls.labellings`).
     """
-    v = stack.directions(observed(stack.contrast))[0].double().numpy()
-    null = stack.inner_products_null(good).double().numpy()
-    norm = np.sqrt(np.maximum(null[:, range(len(v)), range(len(v))], 1e-300))
-    null /= norm[:, :, None] * norm[:, None, :]
+    v = stack.directions(observed(stack.contrast))[0].double().cpu().numpy()
+    null = stack.cosines_null(good).numpy()
     cosine = cosines(v)
+    at = np.triu_indices(len(v))
     disjoint = stack.inner_products_halves(halves, seed)
     own = np.diag(disjoint)
     resolved = can_resolve & (own > 0)
     root = np.sqrt(np.where(resolved, own, np.nan))
-    low, high = np.quantile(null, [0.025, 0.975], axis=0)
-    return Agreement(
-        cosine=cosine,
-        corrected=disjoint / (root[:, None] * root),
-        null_low=low,
-        null_mean=null.mean(0),
-        null_high=high,
-        p=p_value(cosine, null),
-        resolved=resolved,
-    )
+    null_low, null_mean, null_high, p = (np.empty_like(cosine) for _ in range(4))
+    for part in np.array_split(np.arange(null.shape[1]), -(-null.shape[1] // PAIRS)):
+        some, i, j = null[:, part].astype(np.float64), at[0][part], at[1][part]
+        low, high = np.quantile(some, [0.025, 0.975], axis=0)
+        told = ((null_low, low), (null_mean, some.mean(0)), (null_high, high), (p, p_value(cosine[i, j] - 1e-6, some)))
+        for into, values in told:
+            into[i, j] = into[j, i] = values
+    return Agreement(cosine, disjoint / (root[:, None] * root), null_low, null_mean, null_high, p, resolved)
 
 
 def squared_lengths(sums: CellSums) -> Statistic:
     """|v|^2 in raw and in standardised units under b labellings, [b, 2]."""
-    sd = torch.from_numpy(sums.sd).float()
+    sd = torch.from_numpy(sums.sd).float().to(sums.s.device)
 
     def lengths(both: Sides) -> Tensor:
         gap = both.gap

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -60,7 +61,7 @@ class Distances:
     def test(self, cell: Cell, sums: CellSums) -> Distance:
         """Of one cell, what the gate asks for."""
         one = self.found[cell] = Distance(
-            distance_terms(sides(sums, observed(self.contrast)))[0].double().numpy(),
+            distance_terms(sides(sums, observed(self.contrast)).cpu())[0].double().numpy(),
             over_permutations(sums, self._permuted, distance_terms).double().numpy(),
         )
         return one
@@ -68,7 +69,7 @@ class Distances:
     def add(self, cell: Cell, sums: CellSums) -> None:
         """The same, and all rows of the cell (Eq. 6, 9, 10)."""
         one = self.test(cell, sums)
-        both = sides(sums, observed(self.contrast))
+        both = sides(sums, observed(self.contrast)).cpu()
         sbar = ((both.var_good + both.var_bad) / 2)[0].double().numpy()
         gap = both.gap[0].double().numpy()
         extra = np.add(*(noise(*image_means(self.contrast, sums, good)) for good in (True, False)))
@@ -132,5 +133,5 @@ def log(squares: ArrayLike) -> np.ndarray:
     return np.log(np.maximum(np.asarray(squares, np.float64), 1e-12))
 
 
-def sums_of(moments: Moments, contrast: Contrast, cell: Cell) -> CellSums:
-    return CellSums.of(contrast, *moments.sums(cell))
+def sums_of(moments: Moments, contrast: Contrast, cell: Cell, device: torch.device | str = "cpu") -> CellSums:
+    return CellSums.of(contrast, *moments.sums(cell), device)

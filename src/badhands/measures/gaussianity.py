@@ -4,8 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BLOCK = 1024
-"""Tokens done at once."""
+from badhands.stats.threads import blocks
+
+BLOCK = 128
+"""Tokens done at once on a CPU: they stay in a core's own cache through all that is done to them."""
 
 
 def excess_kurtosis(x: Tensor, row: Tensor, row_means: Tensor) -> Tensor:
@@ -17,11 +19,10 @@ def excess_kurtosis(x: Tensor, row: Tensor, row_means: Tensor) -> Tensor:
     Args:
         x: float32[n, d]. row: int64[n], image side of each token. row_means: float32[rows, d].
     """
-    second = torch.zeros(x.shape[1], dtype=torch.float64)
+    second = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
     fourth = torch.zeros_like(second)
-    for begin in range(0, len(x), BLOCK):
-        at = slice(begin, begin + BLOCK)
-        squares = (x[at] - row_means[row[at]]).square_()
+    for at in blocks(x, BLOCK):
+        squares = row_means[row[at]].sub_(x[at]).square_()
         second += squares.sum(0)
         fourth += squares.square_().sum(0)
     n = len(x)

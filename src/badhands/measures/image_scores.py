@@ -4,7 +4,7 @@ The mean over an image's tokens of any score that is linear in x and x^2 is line
 image AUROC of these rules, and their null under hundreds of refits, needs no token.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -26,11 +26,11 @@ REFITS = 200
 
 def image_sums(contrast: Contrast, sums: CellSums) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens float32[J, 1], sum x and sum x^2 float32[J, d] of every image, good and bad tokens together."""
-    index = torch.from_numpy(contrast.image).long()
+    index = torch.from_numpy(contrast.image).long().to(sums.s.device)
     images = len(contrast.images)
 
     def total(rows: Tensor) -> Tensor:
-        return torch.zeros(images, rows.shape[1]).index_add_(0, index, rows)
+        return torch.zeros(images, rows.shape[1], device=rows.device).index_add_(0, index, rows)
 
     return total(sums.n[:, None]), total(sums.s), total(sums.q)
 
@@ -53,12 +53,13 @@ def image_features(contrast: Contrast, sums: CellSums) -> Features:
 
 def rule_scores(
     contrast: Contrast,
-    cells: Mapping[Cell, CellSums],
+    cell: Cell,
+    sums: CellSums,
     labels: Tensor,
     design: Design,
-    rule: Callable[[Sides], Rules],
-) -> Scored:
-    """Held-out image AUROC of one rule in every cell, folds `design.base`, with refits under permuted labels.
+    rules: Sequence[Callable[[Sides], Rules]],
+) -> list[Scored]:
+    """Held-out image AUROC of each rule in a cell, folds `design.base`, with refits under permuted labels.
 
     Args:
         labels: float32[permutations, r] of `nulls.labellings`.
@@ -69,28 +70,24 @@ def rule_scores(
     # The class of an image under a labelling: that of its rows where it turned round, and its own where not.
     first = np.unique(contrast.image, return_index=True)[1]
     roles = contrast.role ^ (good.numpy().astype(bool) ^ contrast.good)[:, first]
-    areas, influence, own = [], [], []
-    for sums in cells.values():
-        n, s, q = image_sums(contrast, sums)
-        score = np.zeros(roles.shape, np.float32)
-        for f in np.unique(fold):
-            keep = torch.from_numpy((fold[contrast.image] != f).astype(np.float32))
-            fitted = rule(sides(sums, good * keep, (1 - good) * keep))
-            test = torch.from_numpy(fold == f)
+    n, s, q = image_sums(contrast, sums)
+    scores = np.zeros((len(rules), *roles.shape), np.float32)
+    for f in np.unique(fold):
+        train = torch.from_numpy(np.flatnonzero(fold[contrast.image] != f))
+        both = sides(sums.only(train), good[:, train])
+        test = torch.from_numpy(np.flatnonzero(fold == f)).to(s.device)
+        for score, rule in zip(scores, rules, strict=True):
+            fitted = rule(both)
             # The offset is one number a fold and labelling, which no comparison within a fold feels.
-            score[:, test.numpy()] = ((s[test] @ fitted.linear + q[test] @ fitted.square) / n[test]).T.numpy()
-        areas.append(auroc(score, roles, fold=fold))
-        few = slice(0, 1 + INFLUENCES)
-        influence.append(placements(score[few], roles[few], fold))
-        own.append(score[:1])
-    area, moved = np.stack(areas, 1), np.stack(influence, 1)
-    return Scored(
-        tuple(map(str, cells)),
-        area[0],
-        moved[0],
-        contrast.role,
-        design.clusters(contrast.images),
-        area[1:],
-        moved[1:],
-        np.stack(own),
-    )
+            found = (s[test] @ fitted.linear + q[test] @ fitted.square) / n[test]
+            score[:, fold == f] = found.T.cpu().numpy()
+    found, few = [], slice(0, 1 + INFLUENCES)
+    for score in scores:
+        area, moved = auroc(score, roles, fold=fold), placements(score[few], roles[few], fold)
+        found.append(
+            Scored(
+                (str(cell),), area[:1], moved[:1], contrast.role, design.clusters(contrast.images), area[1:, None],
+                moved[1:, None], score[None, :1],
+            )
+        )  # fmt: skip
+    return found

@@ -39,7 +39,7 @@ class Lengths:
     def test(self, cell: Cell, sums: CellSums) -> None:
         """Of one cell, what the gate asks for."""
         lengths = squared_lengths(sums)
-        self.value[cell] = lengths(sides(sums, observed(self.contrast)))[0].double().numpy()
+        self.value[cell] = lengths(sides(sums, observed(self.contrast)))[0].double().cpu().numpy()
         self.null[cell] = over_permutations(sums, self._permuted, lengths).double().numpy()
 
     def add(self, cell: Cell, sums: CellSums) -> None:

@@ -4,7 +4,8 @@ The same permutations serve all cells (the same images are in all of them), so a
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from badhands.stats.threads import spread
 CHUNK = 128
 """Labellings done at once by one thread."""
 
+Item = TypeVar("Item")
 Statistic = Callable[[Sides], Tensor]
 """Sides of b labellings -> [b, k]: k numbers for each."""
 
@@ -54,13 +56,18 @@ def one_left_out(contrast: Contrast, design: Design) -> tuple[Tensor, Tensor, np
 
 def over_permutations(sums: CellSums, good: Tensor, statistic: Statistic) -> Tensor:
     """The statistic under every permutation, [count, k]."""
-    return torch.cat(spread(lambda chunk: statistic(sides(sums, chunk)), good.split(CHUNK)))
+    return _all(lambda chunk: statistic(sides(sums, chunk)), good.split(CHUNK), sums)
 
 
 def over_weights(sums: CellSums, good: Tensor, bad: Tensor, statistic: Statistic) -> Tensor:
     """The statistic under every weighting of the rows, [count, k]."""
     pairs = zip(good.split(CHUNK), bad.split(CHUNK), strict=True)
-    return torch.cat(spread(lambda pair: statistic(sides(sums, *pair)), pairs))
+    return _all(lambda pair: statistic(sides(sums, *pair)), pairs, sums)
+
+
+def _all(work: Callable[[Item], Tensor], chunks: Iterable[Item], sums: CellSums) -> Tensor:
+    """All chunks, on the CPU: shared out over its threads, or one after the other on a GPU."""
+    return torch.cat(spread(work, chunks) if sums.s.device.type == "cpu" else [*map(work, chunks)]).cpu()
 
 
 def distance_terms(both: Sides) -> Tensor:

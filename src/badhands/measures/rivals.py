@@ -23,23 +23,22 @@ class Rivals:
     """The linear rule and the one that uses variances, on held-out images of every cell."""
 
     plan: Plan
-    found: list[tuple[Cell, Scored, Scored]] = field(default_factory=list)
+    found: dict[Cell, tuple[Scored, Scored]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._labels = labellings(self.plan.main, self.plan.design)
 
     def add(self, cell: Cell, sums: CellSums) -> float:
         """Score one cell; returns by how much refitting widens the spread of fixed scores (`Scored.widening`)."""
-        linear, square = (
-            rule_scores(self.plan.main, {cell: sums}, self._labels, self.plan.design, rule) for rule in (mass_mean, qda)
-        )
-        self.found.append((cell, linear, square))
+        linear, square = rule_scores(self.plan.main, cell, sums, self._labels, self.plan.design, (mass_mean, qda))
+        self.found[cell] = linear, square
         return linear.widening
 
     def rows(self, table: LongTable) -> None:
         """Image AUROC of both rules, and what the second gains, paired."""
         about = {"split": "held-out", **self.plan.main.about}
-        for cell, linear, square in self.found:
+        for cell in self.plan.cells:
+            linear, square = self.found[cell]
             for probe, one in (("mass_mean", linear), ("qda", square)):
                 table.add(cell, "image_auroc", one.value[0], one.intervals[0], probe=probe, **about)
             value, lo, hi = Scored.joined([linear, square]).combined([-1.0, 1.0])
@@ -47,7 +46,7 @@ class Rivals:
 
     def verdict(self) -> dict[str, Any]:
         """Mean gain over the blocks' cells, with the interval of a verdict."""
-        both = [(linear, square) for cell, linear, square in self.found if cell in self.plan.blocks]
+        both = [self.found[cell] for cell in self.plan.blocks]
         linear, square = (Scored.joined([pair[k] for pair in both]) for k in (0, 1))
         mix = np.full(len(both), 1 / len(both))
         value, lo, hi = Scored.joined([linear, square]).combined([*-mix, *mix], VERDICT_LEVEL)

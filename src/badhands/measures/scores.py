@@ -14,9 +14,10 @@ from badhands.measures.contrasts import Contrast
 from badhands.measures.separation import bhattacharyya, certified_distance, equivalent_distance, kde_distance
 from badhands.measures.sides import CellSums, Sides, sides
 from badhands.stats.intervals import auroc_interval, standard_error
+from badhands.stats.threads import blocks
 
-BLOCK = 2048
-"""Tokens scored at once."""
+BLOCK = 128
+"""Tokens scored at once on a CPU."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,21 +33,24 @@ class Rules:
 
     def on_raw(self, sums: CellSums, centre: np.ndarray) -> "Rules":
         """The same rules for tokens x - `centre` in raw units, float64[D] with all channels."""
-        shift = torch.from_numpy((centre[sums.alive] - sums.mean) / sums.sd)[:, None]
-        sd, linear, square = torch.from_numpy(sums.sd)[:, None], self.linear.double(), self.square.double()
+        device = self.linear.device
+        shift = torch.from_numpy((centre[sums.alive] - sums.mean) / sums.sd)[:, None].to(device)
+        sd, linear, square = torch.from_numpy(sums.sd)[:, None].to(device), self.linear.double(), self.square.double()
         offset = self.offset + (shift * linear + shift.square() * square).sum(0)
 
         def spread(values: Tensor) -> Tensor:
-            full = torch.zeros(len(centre), values.shape[1])
-            full[torch.from_numpy(sums.alive)] = values.float()
+            full = torch.zeros(len(centre), values.shape[1], device=values.device)
+            full[torch.from_numpy(sums.alive).to(values.device)] = values.float()
             return full
 
         return Rules(spread((linear + 2 * shift * square) / sd), spread(square / sd.square()), offset.float())
 
     def scores(self, x: Tensor) -> Tensor:
         """float32[n, d] -> [n, folds]; positive = good."""
-        chunks = [part @ self.linear + part.square() @ self.square for part in x.split(BLOCK)]
-        return torch.cat(chunks) + self.offset
+        out = torch.empty(len(x), self.linear.shape[1], device=x.device)
+        for at in blocks(x, BLOCK):
+            torch.addmm(x[at] @ self.linear, x[at].square(), self.square, out=out[at])
+        return out.add_(self.offset)
 
     @classmethod
     def joined(cls, rules: "list[Rules]") -> "Rules":
@@ -58,7 +62,7 @@ def training_sides(contrast: Contrast, sums: CellSums, fold: np.ndarray, folds: 
     """Means and variances of both sides on the images outside each fold, [folds, d]. `fold` is int[J]."""
     keep = torch.from_numpy(np.stack([fold[contrast.image] != f for f in range(folds)]).astype(np.float32))
     good = torch.from_numpy(contrast.good.astype(np.float32))
-    return sides(sums, keep * good, keep * (1 - good))
+    return sides(sums, (keep * good).to(sums.s.device), (keep * (1 - good)).to(sums.s.device))
 
 
 def mass_mean(fitted: Sides) -> Rules:

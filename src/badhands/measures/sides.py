@@ -1,6 +1,6 @@
 """From sums by image to means and variances of the good and the bad side, for one labelling or thousands at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,8 +34,10 @@ class CellSums:
     """int[d], the channels that are left."""
 
     @classmethod
-    def of(cls, contrast: Contrast, total: np.ndarray, squares: np.ndarray) -> "CellSums":
-        """From sums by group, float64[g, D]."""
+    def of(
+        cls, contrast: Contrast, total: np.ndarray, squares: np.ndarray, device: torch.device | str = "cpu"
+    ) -> "CellSums":
+        """From sums by group, float64[g, D]; the tensors lie on `device`."""
         s, q, n = contrast.take(total), contrast.take(squares), contrast.n[:, None]
         mean = s.sum(0) / n.sum()
         q = q - 2 * mean * s + n * mean**2
@@ -45,9 +47,14 @@ class CellSums:
         sd = np.sqrt(variance[alive])
 
         def ready(values: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(values, np.float32))
+            return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(device)
 
         return cls(ready(contrast.n), ready(s[:, alive] / sd), ready(q[:, alive] / sd**2), mean[alive], sd, alive)
+
+    def only(self, rows: Tensor) -> "CellSums":
+        """Some of the rows, int64[k]."""
+        rows = rows.to(self.s.device)
+        return replace(self, n=self.n[rows], s=self.s[rows], q=self.q[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +65,9 @@ class Sides:
     mean_bad: Tensor
     var_good: Tensor
     var_bad: Tensor
+
+    def cpu(self) -> "Sides":
+        return Sides(self.mean_good.cpu(), self.mean_bad.cpu(), self.var_good.cpu(), self.var_bad.cpu())
 
     @property
     def gap(self) -> Tensor:
@@ -72,6 +82,7 @@ def sides(sums: CellSums, good: Tensor, bad: Tensor | None = None) -> Sides:
         good: float32[b, r], how often each row counts on the good side.
         bad: the same for the bad side; None: every row that is not on the good side, once.
     """
+    good, bad = good.to(sums.s.device), None if bad is None else bad.to(sums.s.device)
     totals = [x.sum(0) for x in (sums.n, sums.s, sums.q)]
     on_good = [good @ x for x in (sums.n, sums.s, sums.q)]
     on_bad = [t - g for t, g in zip(totals, on_good, strict=True)] if bad is None else [
@@ -93,7 +104,7 @@ def image_means(contrast: Contrast, sums: CellSums, good: bool) -> tuple[np.ndar
     """(float64[j, d] mean of each image of one side, float64[j] its share of the side's weight)."""
     rows = np.flatnonzero(contrast.good == good)
     weight = contrast.n[rows]
-    return sums.s[rows].double().numpy() / weight[:, None], weight / weight.sum()
+    return sums.s[rows].double().cpu().numpy() / weight[:, None], weight / weight.sum()
 
 
 def noise(means: np.ndarray, share: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """The measure stage: every number and figure of the activations themselves, before any probe is trained."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +20,13 @@ from badhands.measures.nulls import labellings
 from badhands.measures.plan import Plan, make_plan
 from badhands.measures.rivals import Rivals, late_rise
 from badhands.measures.settings import MeasureConfig
+from badhands.measures.sides import CellSums
 from badhands.measures.tokens_of_cell import TokenPass
 from badhands.stats.design import Design
 from badhands.stats.family import Family
 from badhands.stats.intervals import Scored
 from badhands.stats.long_table import LongTable
+from badhands.stats.threads import spread, together
 from badhands.study.activations import ActivationCache
 
 TESTED = ("good_vs_bad", "not_hand")
@@ -40,6 +41,7 @@ def measure(
     label_digests: Mapping[str, str] | None = None,
     figures: bool = True,
     design: Design | None = None,
+    device: torch.device | str = "cpu",
 ) -> dict[str, pd.DataFrame]:
     """Measure every cell and write moments.npz, tables/ and figures/ into the run folder.
 
@@ -51,6 +53,7 @@ def measure(
         cells: which cells; None takes all that every image has.
         label_digests: image id -> digest of its label now; images whose label has changed are refused.
         design: labels, strata, folds and permutations (`selection.design_of`); None makes one with unmatched labels.
+        device: where tokens are multiplied and labels permuted; reading and sums of images are the CPU's.
         figures: draw them too; `python -m badhands.report RUN figures=true` does so later.
 
     Raises:
@@ -76,13 +79,21 @@ def measure(
     tables: dict[str, pd.DataFrame] = {}
     distances = {contrast.name: Distances(contrast, plan.design, table) for contrast in plan.contrasts}
     lengths = {contrast.name: Lengths(contrast, plan.design, table) for contrast in plan.contrasts}
-    tokens, rules = TokenPass(cache, plan, config, table, pca), Rivals(plan)
-    for cell in tqdm(plan.cells, desc="measures", unit="cell", leave=False):
-        sums = {contrast.name: sums_of(moments, contrast, cell) for contrast in plan.contrasts}
+    tokens, rules = TokenPass(cache, plan, config, table, pca, torch.device(device)), Rivals(plan)
+
+    def one(cell: Cell) -> None:
+        total = moments.sums(cell)
+        sums = {contrast.name: CellSums.of(contrast, *total, device) for contrast in plan.contrasts}
         for contrast in plan.contrasts:
             distances[contrast.name].add(cell, sums[contrast.name])
             lengths[contrast.name].add(cell, sums[contrast.name])
         tokens.add(cell, sums, rules.add(cell, sums[plan.main.name]))
+        bar.update()
+
+    with tqdm(total=len(plan.cells), desc="measures", unit="cell", leave=False) as bar:
+        spread(one, plan.cells, together(max(map(tokens.bytes_of, plan.cells))))
+    table.sort(plan.cells)  # threads have put them in as they came
+    pca.sort(plan.cells)
     family = family_of(plan, headline, distances, lengths)
     family.save(run_dir / "family.npz")
     for contrast in plan.contrasts:
@@ -90,11 +101,11 @@ def measure(
         lengths[contrast.name].decide(plan.blocks, family if contrast is plan.main else None)
     _write(run_dir, tables, "headline", headline_table(headline, family, plan, cache.steps))
     _write(run_dir, tables, "pca", pca.frame())
-    _write(run_dir, tables, "pca_points", pd.concat(tokens.points, ignore_index=True))
+    _write(run_dir, tables, "pca_points", pd.concat([tokens.points[cell] for cell in plan.cells], ignore_index=True))
     rules.rows(table)
     for contrast in plan.contrasts:
         if contrast.name != "not_hand":
-            _agreement(contrast, plan, moments, config, lengths[contrast.name], table, agree)
+            _agreement(contrast, plan, moments, config, lengths[contrast.name], table, agree, device)
     _write(run_dir, tables, "cells", table.frame())
     _write(run_dir, tables, "agreement", agree.frame())
     verdicts = [rules.verdict(), *late_rise(plan, distances), *plan.unmeasured()]
@@ -130,14 +141,16 @@ def _agreement(
     lengths: Lengths,
     table: LongTable,
     agree: LongTable,
+    device: torch.device | str,
 ) -> None:
     """Cosines between all blocks of the transformer, which have one width."""
     if not plan.blocks:
         return
-    kept = [replace(sums_of(moments, contrast, cell), q=torch.empty(0)) for cell in plan.blocks]
     labels = labellings(contrast, plan.design)[: config.cosine_permutations]
+    width = moments.source[f"{plan.blocks[0]}.sum"].shape[1]
     for k, scale in enumerate(SCALES):
-        stack = CellStack(contrast, kept, raw=scale == "raw")
+        sums = (sums_of(moments, contrast, cell) for cell in plan.blocks)
+        stack = CellStack(contrast, sums, (len(plan.blocks), width), scale == "raw", device)
         can = np.array([lengths.resolved[scale][cell] for cell in plan.blocks])
         found = agreement(stack, can, labels, config.halves, config.seed)
         for c, cell in enumerate(plan.blocks):

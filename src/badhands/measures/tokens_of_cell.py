@@ -23,21 +23,25 @@ from badhands.measures.sides import CellSums, observed
 from badhands.stats.design import p_value
 from badhands.stats.intervals import jackknife_variance, quadratic_interval
 from badhands.stats.long_table import LongTable
+from badhands.stats.threads import blocks
 from badhands.study.activations import ActivationCache
 
+BLOCK = 128
+"""Tokens centred at once on a CPU."""
 RULES = {"mass_mean": mass_mean, "qda": qda}
 
 
 @dataclass(eq=False)
 class TokenPass:
-    """Reads one cell after the other; memory is bounded by `config.max_tokens` rows of one cell."""
+    """Reads a cell when it is asked to; memory is bounded by `config.max_tokens` rows of each cell in work."""
 
     cache: ActivationCache
     plan: Plan
     config: MeasureConfig
     table: LongTable
     pca: LongTable
-    points: list[pd.DataFrame] = field(default_factory=list)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    points: dict[Cell, pd.DataFrame] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         tokens = self.cache.tokens
@@ -51,9 +55,11 @@ class TokenPass:
         starts = np.cumsum(self.plan.groups.n) - self.plan.groups.n
         rank[order] = np.arange(len(counted)) - starts[group[order]]
         keep = rank < np.maximum(2, np.ceil(share * self.plan.groups.n[group]))
-        self.rows = counted[keep]
-        """int[n], rows of the token table in use: the same share of every image."""
-        self.hand = torch.from_numpy(np.flatnonzero(np.isin(tokens.label[self.rows], HAND)))
+        rows = counted[keep]
+        is_hand = np.isin(tokens.label[rows], HAND)
+        self.rows = np.concatenate([rows[is_hand], rows[~is_hand]])
+        """int[n], rows of the token table in use: the same share of every image, hand tokens first."""
+        self.hands = int(is_hand.sum())
         self.row_of = {c.name: c.rows_of_tokens(self.plan.groups.of_token)[self.rows] for c in self.plan.contrasts}
         self.shown = self._points(rng)
         main, design = self.plan.main, self.plan.design
@@ -63,22 +69,32 @@ class TokenPass:
     def add(self, cell: Cell, sums: dict[str, CellSums], widening: float) -> None:
         """All rows of one cell. `sums` by contrast name; `widening` of `held_out`."""
         main = self.plan.main
-        x = self.cache.read(cell, self.rows).float()
-        centre = np.zeros(x.shape[1])
+        centre = np.zeros(self.cache.width(cell))
         centre[sums[main.name].alive] = sums[main.name].mean
-        x -= torch.from_numpy(centre).float()
+        x = self._read(cell, torch.from_numpy(centre).float().to(self.device))
         self._scores(cell, x, centre, sums, widening)
-        hand = x if len(self.hand) == len(x) else x[self.hand]
-        row = torch.from_numpy(self.row_of[main.name])[self.hand]
-        self._kurtosis(cell, hand, row, sums[main.name])
-        self._projections(cell, hand, row, sums[main.name])
+        row = torch.from_numpy(self.row_of[main.name][: self.hands]).to(self.device)
+        self._kurtosis(cell, x[: self.hands], row, sums[main.name])
+        self._projections(cell, x[: self.hands], row, sums[main.name])
+
+    def bytes_of(self, cell: Cell) -> int:
+        """What a cell in work holds: its tokens as they were stored and in float32."""
+        return len(self.rows) * self.cache.width(cell) * (4 + self.cache.files[0].dtype(cell).itemsize)
+
+    def _read(self, cell: Cell, centre: Tensor) -> Tensor:
+        """float32[n, d], the centre taken off."""
+        stored = self.cache.read(cell, self.rows).to(self.device)
+        x = torch.empty(stored.shape, device=self.device)
+        for at in blocks(x, BLOCK):
+            torch.sub(stored[at].float(), centre, out=x[at])
+        return x
 
     def _scores(self, cell: Cell, x: Tensor, centre: np.ndarray, sums: dict[str, CellSums], widening: float) -> None:
         rules, folds = [], self.plan.design.n_folds
         for contrast in self.plan.contrasts:
             fitted = training_sides(contrast, sums[contrast.name], self.plan.folds_of(contrast), folds)
             rules += [fit(fitted).on_raw(sums[contrast.name], centre) for fit in RULES.values()]
-        every = Rules.joined(rules).scores(x).view(len(x), len(self.plan.contrasts), len(RULES), folds)
+        every = Rules.joined(rules).scores(x).view(len(x), len(self.plan.contrasts), len(RULES), folds).cpu()
         for k, contrast in enumerate(self.plan.contrasts):
             used = np.flatnonzero(self.row_of[contrast.name] >= 0)
             row = self.row_of[contrast.name][used]
@@ -103,9 +119,10 @@ class TokenPass:
             self.table.add(cell, metric, value, **about)
 
     def _kurtosis(self, cell: Cell, x: Tensor, row: Tensor, sums: CellSums) -> None:
-        means = torch.zeros(len(sums.n), x.shape[1])
-        means[:, torch.from_numpy(sums.alive)] = sums.s / sums.n[:, None] * torch.from_numpy(sums.sd).float()
-        values = excess_kurtosis(x, row, means)[torch.from_numpy(sums.alive)].numpy()
+        alive, sd = (torch.from_numpy(values).to(self.device) for values in (sums.alive, sums.sd))
+        means = torch.zeros(len(sums.n), x.shape[1], device=self.device)
+        means[:, alive] = sums.s / sums.n[:, None] * sd.float()
+        values = excess_kurtosis(x, row, means)[alive].cpu().numpy()
         spread = np.quantile(values, [0.1, 0.9]) if len(values) else (np.nan, np.nan)
         middle = np.median(values) if len(values) else np.nan
         self.table.add(
@@ -114,7 +131,9 @@ class TokenPass:
 
     def _projections(self, cell: Cell, x: Tensor, row: Tensor, sums: CellSums) -> None:
         main, folds = self.plan.main, self.plan.design.n_folds
-        x -= x.mean(0)
+        centre = x.mean(0)
+        for at in blocks(x, BLOCK):
+            x[at].sub_(centre)
         found = principal(x, self.config.reduced, self.config.seed)
         for k in range(2):
             self._pca_row(cell, f"explained_{k + 1}", float(found.explained[k]))
@@ -123,33 +142,31 @@ class TokenPass:
         fold = self.plan.folds_of(main)
         per_fold = training_sides(main, sums, fold, folds).gap
         everything = training_sides(main, sums, np.full(len(fold), -1), 1).gap
-        v = torch.zeros(1 + folds, x.shape[1])
-        v[:, torch.from_numpy(sums.alive)] = torch.cat([everything, per_fold]) * torch.from_numpy(sums.sd).float()
+        v = torch.zeros(1 + folds, x.shape[1], device=self.device)
+        alive, sd = (torch.from_numpy(values).to(self.device) for values in (sums.alive, sums.sd))
+        v[:, alive] = torch.cat([everything, per_fold]) * sd.float()
         v /= v.norm(dim=1, keepdim=True).clamp(min=1e-30)
         along = x @ v.T
         beside, y = leading_beside(found, v[0], along[:, 0])
         y_held = torch.empty_like(y)
-        own = torch.from_numpy(fold[main.image])[row].long()
+        own = torch.from_numpy(fold[main.image]).to(self.device)[row].long()
         for f in range(folds):
             if bool((own == f).any()):
                 y_held[own == f] = leading_beside(found, v[1 + f], along[:, 1 + f], toward=beside)[1][own == f]
         x_held = along.gather(1, own[:, None] + 1)[:, 0]
-        good = torch.from_numpy(main.good)[row]
-        for name, values in (("in_sample", along[:, 0]), ("held_out", x_held)):
-            split = name.replace("_", "-")
-            self._pca_row(cell, "gap_along_v", _gap(values.numpy(), row.numpy(), main), split)
+        of_row = row.cpu().numpy()
+        for split, values in (("in-sample", along[:, 0]), ("held-out", x_held)):
+            self._pca_row(cell, "gap_along_v", _gap(values.cpu().numpy(), of_row, main), split)
         chance = expected_gap(main, participation_ratio(main, sums, raw=True))
         self._pca_row(cell, "gap_along_v_chance", chance)
         columns = {"pc1": found.coordinates @ (found.basis.T @ found.components[0]),
                    "pc2": found.coordinates @ (found.basis.T @ found.components[1]),
                    "v": along[:, 0], "beside_v": y, "v_held_out": x_held, "beside_v_held_out": y_held}  # fmt: skip
-        picked = {name: np.round(values[self.shown].double().numpy(), 5) for name, values in columns.items()}
-        tokens, at = self.cache.tokens, self.rows[self.hand.numpy()[self.shown]]
-        self.points.append(
-            pd.DataFrame(
-                {"block": cell.block, "timestep": cell.timestep, "good": good[self.shown].numpy(),
-                 "kind": tokens.kind[at], "image": tokens.image[at], "token": tokens.token[at], **picked}
-            )
+        picked = {name: np.round(values.double().cpu().numpy()[self.shown], 5) for name, values in columns.items()}
+        tokens, at = self.cache.tokens, self.rows[self.shown]
+        self.points[cell] = pd.DataFrame(
+            {"block": cell.block, "timestep": cell.timestep, "good": main.good[of_row[self.shown]],
+             "kind": tokens.kind[at], "image": tokens.image[at], "token": tokens.token[at], **picked}
         )  # fmt: skip
 
     def _pca_row(self, cell: Cell, metric: str, value: float, split: str = "in-sample") -> None:
@@ -158,7 +175,7 @@ class TokenPass:
     def _full_distance(self, cell: Cell, y: Tensor, row: Tensor) -> None:
         """Eq. 7 on leading components, with null and interval."""
         main = self.plan.main
-        sums = outer_sums(y, row, len(main.good))
+        sums = outer_sums(y.cpu(), row.cpu(), len(main.good))
         as_it_is = observed(main)
         value = float(full_distances(sums, as_it_is, 1 - as_it_is)[0])
         null = full_distances(sums, self._permuted, 1 - self._permuted).numpy()
@@ -176,7 +193,7 @@ class TokenPass:
 
     def _points(self, rng: np.random.Generator) -> np.ndarray:
         """Positions within the hand tokens to draw: as many of each class, spread over the images, in mixed order."""
-        row = self.row_of[self.plan.main.name][self.hand.numpy()]
+        row = self.row_of[self.plan.main.name][: self.hands]
         picked = []
         for side in (True, False):
             of_side = rng.permutation(np.flatnonzero(self.plan.main.good[row] == side))

@@ -18,7 +18,10 @@ from badhands.probes.nested import CellFit, fit_cell
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.standardise import working_dtype
 from badhands.probes.task import Task
-from badhands.stats.threads import spread
+from badhands.stats.threads import spread, together
+
+ON_GPU = 8
+"""Cells fitted at once on a GPU."""
 
 Read = Callable[[Cell], Tensor]
 """Rows of a task from one cell, [n, d]."""
@@ -35,7 +38,7 @@ class CellStream(Dataset[Any]):
 
     def __getitem__(self, item: int) -> tuple[list[int], list[Tensor]]:
         indices = list(range(len(self.cells))[item * self.together : (item + 1) * self.together])
-        return indices, [self.read(self.cells[i]) for i in indices]
+        return indices, spread(lambda i: self.read(self.cells[i]), indices, len(indices))
 
 
 class CellData(lightning.LightningDataModule):
@@ -52,9 +55,9 @@ class CellData(lightning.LightningDataModule):
 class ProbeBank(lightning.LightningModule):
     """Linear (or one-hidden-layer) readouts of all cells: one per held-out fold and, last, one on all images.
 
-    One epoch is the whole training: a batch is as many cells as there are threads (one on a GPU), and a cell's rows are
-    read once and serve all folds and penalties (see `solver`). Cells share rows, labels and folds, and nothing else;
-    trained together they equal each trained alone.
+    One epoch is the whole training: a batch is as many cells as there are threads (eight on a GPU), and a cell's rows
+    are read once and serve all folds and penalties (see `solver`). Cells share rows, labels and folds, and nothing
+    else; trained together they equal each trained alone.
 
     Weights are buffers in raw activation coordinates: `weight` [cells, folds + 1, d] (mlp: [..., h], with
     `hidden_weight` [cells, folds + 1, h, d] and `hidden_bias`), `bias` [cells, folds + 1] and
@@ -109,8 +112,15 @@ class ProbeBank(lightning.LightningModule):
         def fitted(raw: Tensor) -> CellFit:
             return fit_cell(raw, self.task, self.settings)
 
+        def on_a_stream(raw: Tensor) -> CellFit:
+            with torch.cuda.device(raw.device), torch.cuda.stream(torch.cuda.Stream(raw.device)):
+                done = fitted(raw)
+                torch.cuda.current_stream().synchronize()
+                return done
+
         # On a CPU each cell is one thread's work: sharing out the small products of one cell would cost more waiting.
-        fits = spread(fitted, raws, len(raws)) if raws[0].device.type == "cpu" else [fitted(raw) for raw in raws]
+        # On a GPU they are so quick that one thread cannot ask for them fast enough.
+        fits = spread(on_a_stream if raws[0].is_cuda else fitted, raws, len(raws))
         for index, raw, done in zip(indices, raws, fits, strict=True):
             self._keep(index, raw, done)
 
@@ -166,7 +176,8 @@ def train_bank(
         warnings.filterwarnings("ignore", message=".*has no parameters.*|.*LeafSpec.*|.*torch.jit.*")
         runner = (trainer or quiet_trainer)()
         on_cpu = runner.strategy.root_device.type == "cpu"
-        runner.fit(bank, CellData(cells, read, torch.get_num_threads() if on_cpu else 1))
+        at_once = together(len(task.rows) * width * 4) if on_cpu else ON_GPU
+        runner.fit(bank, CellData(cells, read, at_once))
     return bank.cpu()
 
 

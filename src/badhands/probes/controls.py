@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from badhands.cells import Cell
 from badhands.probes.data import ProbeData
 from badhands.probes.task import Task
+from badhands.stats.threads import spread
 
 Readouts = Mapping[Cell | None, np.ndarray]
 """Where it was read (None: nowhere in the model) -> float[m, d], a row for each image that is good or bad."""
@@ -109,16 +111,16 @@ def _not_hand(data: ProbeData) -> Readouts:
     """The same blocks on tokens of the same images that are not hand."""
     if data.scene is None:
         return {}
-    read = data.read(data.scene)
-    return {cell: _means(data.scene, read(cell).float().numpy(), data) for cell in data.cells}
+    read, scene = data.read(data.scene), data.scene
+    means = spread(lambda cell: _means(scene, read(cell).float().numpy(), data), data.cells)
+    return dict(zip(data.cells, means, strict=True))
 
 
 def _means(task: Task, x: np.ndarray, data: ProbeData) -> np.ndarray:
     """Rows [n, d] of a task as means by image, [m, d]; the mean of all images where one has no row."""
     n = len(data.image_label)
-    sums = np.zeros((n, x.shape[1]))
-    np.add.at(sums, task.image, x)
     count = np.bincount(task.image, minlength=n)[:, None]
+    sums = csr_array((np.ones(len(x)), (task.image, np.arange(len(x)))), shape=(n, len(x))) @ x
     means = np.where(count > 0, sums / np.maximum(count, 1), sums.sum(0) / count.sum())
     return means[data.design.known].astype(np.float32)
 

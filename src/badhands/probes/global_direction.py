@@ -84,18 +84,18 @@ def make_splits(cells: Sequence[Cell], num_steps: dict[int, int]) -> list[Split]
 
 
 def try_directions(
-    means: ImageMeans, image_label: np.ndarray, folds: np.ndarray, num_steps: dict[int, int], seed: int = 0
+    means: ImageMeans,
+    image_label: np.ndarray,
+    folds: np.ndarray,
+    num_steps: dict[int, int],
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Trial:
     """Scores of every method on held-out images and left-out cells.
 
     Args:
         image_label: int[images], 1 good, 0 bad, negative: left aside. folds: int[images].
     """
-    # On one thread: with more, the small batched products and factorisations here waited for each other for minutes.
-    return spread(lambda args: _try(*args), [(means, image_label, folds, num_steps, seed)], threads=1)[0]
-
-
-def _try(means: ImageMeans, image_label: np.ndarray, folds: np.ndarray, num_steps: dict[int, int], seed: int) -> Trial:
     cells, n = means.cells, len(image_label)
     splits = make_splits(cells, num_steps)
     used = (image_label >= 0) & means.present
@@ -109,17 +109,18 @@ def _try(means: ImageMeans, image_label: np.ndarray, folds: np.ndarray, num_step
         for method in METHODS
         if method not in (("nearest",) if kind == "none" else RANDOM)
     }
-    train_masks = torch.from_numpy(np.stack([split.train for split in splits])).double()
-    for k in np.unique(folds):
+    train_masks = torch.from_numpy(np.stack([split.train for split in splits])).double().to(device)
+
+    def one(k: int) -> None:
         train, test = np.flatnonzero(used & (folds != k)), np.flatnonzero(used & (folds == k))
         if not len(test):
-            continue
-        z = _features(means, train, seed)
-        problem = _Problem.of(z, y, train)
+            return
+        z = _features(means, train, seed, device)
+        problem = _Problem.of(z, y.to(z.device), train)
         weights = problem.own()
         held = problem.centred(z[:, test])  # [cells, test images, d]
-        own[:, test] = torch.einsum("cd,cnd->cn", weights, held).float().numpy()
-        transfer[:, :, test] = torch.einsum("ad,cnd->acn", weights, held).float().numpy()
+        own[:, test] = torch.einsum("cd,cnd->cn", weights, held).float().cpu().numpy()
+        transfer[:, :, test] = torch.einsum("ad,cnd->acn", weights, held).float().cpu().numpy()
         unit = problem.difference / problem.difference.norm(dim=1, keepdim=True).clamp(min=TINY)
         shared = {"G1": [_singular(unit, train_masks, 1)]}
         for r in (1, 2, 3):
@@ -127,21 +128,25 @@ def _try(means: ImageMeans, image_label: np.ndarray, folds: np.ndarray, num_step
         generator = torch.Generator().manual_seed(seed)
         for r in (1, 3):
             shared[f"random{r}"] = list(
-                torch.randn(RANDOM_DRAWS, 1, z.shape[2], r, generator=generator, dtype=torch.float64)
+                torch.randn(RANDOM_DRAWS, 1, z.shape[2], r, generator=generator, dtype=torch.float64).to(device)
             )
         for method, bases in shared.items():
             for i, basis in enumerate(bases):  # [splits, d, r]; random: one split, `none`
                 readout = problem.gains(basis) @ basis.mT
                 for s, split in enumerate(splits[: len(basis)]):
                     out = np.flatnonzero(split.held_out)
-                    values = torch.einsum("cd,cnd->cn", readout[s, out], held[out]).float().numpy()
+                    values = torch.einsum("cd,cnd->cn", readout[s, out], held[out]).float().cpu().numpy()
                     scores[split.kind, method][np.ix_(np.array([i]), out, test)] = values[None]
         for split in splits:
             if split.kind == "none":
                 continue
             for c in np.flatnonzero(split.held_out).tolist():
                 near = nearest(cells, c, split.train)
-                scores[split.kind, "nearest"][0, c, test] = (held[c] @ weights[near]).float().numpy()
+                scores[split.kind, "nearest"][0, c, test] = (held[c] @ weights[near]).float().cpu().numpy()
+
+    # A thread a fold, each computing alone: shared out over threads, the small batched products and factorisations
+    # here waited for each other for minutes.
+    spread(one, np.unique(folds).tolist())
     return Trial(cells, own, scores, transfer)
 
 
@@ -180,7 +185,9 @@ class _Problem:
         d = second.shape[1]
         # Mean eigenvalue of the kernel, by image; a cell in which nothing varies has only zeros to fit.
         penalty = (second.diagonal(dim1=1, dim2=2).sum(1) / x.shape[1]).clamp(min=TINY)
-        return cls(second + penalty[:, None, None] * torch.eye(d, dtype=z.dtype), (good - bad) / 2, centre)
+        return cls(
+            second + penalty[:, None, None] * torch.eye(d, dtype=z.dtype, device=z.device), (good - bad) / 2, centre
+        )
 
     def centred(self, x: Tensor) -> Tensor:
         return x - self.centre
@@ -231,7 +238,7 @@ def _solve(matrix: Tensor, right: Tensor) -> Tensor:
 def _loading(matrix: Tensor) -> Tensor:
     """A little of the identity: a shared weight that no cell uses leaves a matrix of zeros."""
     mean = matrix.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
-    return (1e-9 * mean.abs() + TINY) * torch.eye(matrix.shape[-1], dtype=matrix.dtype)
+    return (1e-9 * mean.abs() + TINY) * torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
 
 
 def _singular(rows: Tensor, train: Tensor, rank: int) -> Tensor:
@@ -239,13 +246,19 @@ def _singular(rows: Tensor, train: Tensor, rank: int) -> Tensor:
     return torch.linalg.svd(rows[None] * train[:, :, None], full_matrices=False).Vh[:, :rank].mT.contiguous()
 
 
-def _features(means: ImageMeans, train: np.ndarray, seed: int) -> Tensor:
+def _features(means: ImageMeans, train: np.ndarray, seed: int, device: torch.device | str) -> Tensor:
     """float64[cells, images, d or WIDEST], standardised with the training images' tokens."""
-    z = torch.stack([means.standardised(c, train) for c in range(len(means.cells))])
+    z = torch.stack([means.standardised(c, train).to(device) for c in range(len(means.cells))])
     if z.shape[2] > WIDEST:
         rows = z[:, train].reshape(-1, z.shape[2])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            basis = torch.svd_lowrank(rows, q=min(WIDEST, len(rows)), niter=2)[2]
-        z = z @ basis
+        z = z @ _leading(rows, min(WIDEST, len(rows)), seed)
     return z.double()
+
+
+def _leading(rows: Tensor, count: int, seed: int) -> Tensor:
+    """float32[d, count]: an orthonormal basis of where rows [n, d] vary most, by three rounds of subspace iteration."""
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.randn(rows.shape[1], count, generator=generator).to(rows.device)
+    for _ in range(3):
+        basis = torch.linalg.qr(rows.T @ (rows @ torch.linalg.qr(basis).Q)).Q
+    return basis

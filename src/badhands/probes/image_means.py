@@ -14,6 +14,10 @@ from torch import Tensor
 from badhands.cells import Cell
 from badhands.probes.standardise import CHUNK
 from badhands.probes.task import Task
+from badhands.stats.threads import spread, together
+
+STEP = {True: CHUNK, False: 4096}
+"""Rows added up at once on a CPU, and on a GPU."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,42 +47,67 @@ class ImageMeans:
 
 
 def image_means(
-    cells: Sequence[Cell], read: Callable[[Cell], Tensor], task: Task, draws: int = 24, seed: int = 0
+    cells: Sequence[Cell],
+    read: Callable[[Cell], Tensor],
+    task: Task,
+    draws: int = 24,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> ImageMeans:
-    """One pass over the rows of `task` in every cell.
+    """One pass over the rows of `task` in every cell; on a CPU each thread has a cell of its own.
 
     Args:
         draws: random directions to draw per cell, for steering's control.
+        device: where the sums are made; the result lies on the CPU.
     """
     n_images, n = len(task.folds), len(task.rows)
-    count = np.bincount(task.image, minlength=n_images)
-    inverse = torch.from_numpy(1 / np.maximum(count, 1)).float()
-    index = torch.from_numpy(task.image).long()
+    present = np.bincount(task.image, minlength=n_images) > 0
     base = torch.from_numpy(task.base).float()
     y = torch.from_numpy(task.y)
     class_weight = torch.stack([base * (1 - y), base * y])
     class_weight /= class_weight.sum(1, keepdim=True)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(draws, n, generator=generator) * (class_weight.sum(0) / 2).sqrt()  # Gaussian weights of tokens
-    noise_sums = torch.stack([(noise * (1 - y)).sum(1), (noise * y).sum(1)])  # [2, m]: takes the class means out again
-    found: list[list[Tensor]] = [[], [], [], [], []]
-    for cell in cells:
-        x = read(cell)
+    # [2, m]: takes the class means out of the draws again
+    noise_sums = torch.stack([(noise * (1 - y)).sum(1), (noise * y).sum(1)]).to(device)
+    weights = torch.cat([class_weight, noise]).to(device)
+    parts = [_Rows.of(task, begin, min(begin + STEP[torch.device(device).type == "cpu"], n), base, device)
+             for begin in range(0, n, STEP[torch.device(device).type == "cpu"])]  # fmt: skip
+
+    def one(cell: Cell) -> tuple[Tensor, ...]:
+        x = read(cell).to(device)
         d = x.shape[1]
         pivot = x[:: max(1, n // 256)].float().mean(0)
-        mean, square = torch.zeros(n_images, d), torch.zeros(n_images, d)
-        by_class, drawn = torch.zeros(2, d), torch.zeros(draws, d)
-        for start in range(0, n, CHUNK):
-            rows = slice(start, start + CHUNK)
-            part = x[rows].float() - pivot
-            mean.index_add_(0, index[rows], part)
-            by_class += class_weight[:, rows] @ part
-            drawn += noise[:, rows] @ part
-            square.index_add_(0, index[rows], part.square_())
+        mean, square = torch.zeros(n_images, d, device=device), torch.zeros(n_images, d, device=device)
+        weighted = torch.zeros(len(weights), d, device=device)
+        for part in parts:
+            some = x[part.rows].float() - pivot
+            weighted += weights[:, part.rows] @ some
+            mean[part.images] += part.member @ some
+            square[part.images] += part.member @ some.square_()
+        by_class, drawn = weighted[:2], weighted[2:]
         drawn -= noise_sums.T @ by_class
-        for store, value in zip(
-            found, (mean * inverse[:, None], square * inverse[:, None], pivot, by_class + pivot, drawn), strict=True
-        ):
-            store.append(value)
-    mean, square, pivots, class_mean, drawn = (torch.stack(store) for store in found)
-    return ImageMeans(tuple(cells), mean, square, pivots, class_mean, drawn, count > 0)
+        return tuple(value.cpu() for value in (mean, square, pivot, by_class + pivot, drawn))
+
+    width_bytes = n * read(cells[0]).shape[1] * 4 if len(cells) else 1
+    found = spread(one, cells, together(width_bytes))
+    mean, square, pivots, class_mean, drawn = (torch.stack(store) for store in zip(*found, strict=True))
+    return ImageMeans(tuple(cells), mean, square, pivots, class_mean, drawn, present)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Some rows of a task, and which image each belongs to."""
+
+    rows: slice
+    images: slice
+    member: Tensor
+    """float32[images, rows], 1 / tokens of the image: a product is much faster than adding rows one by one."""
+
+    @classmethod
+    def of(cls, task: Task, begin: int, end: int, base: Tensor, device: torch.device | str) -> "_Rows":
+        image = task.image[begin:end]
+        first, last = int(image.min()), int(image.max()) + 1
+        member = torch.zeros(last - first, end - begin)
+        member[torch.from_numpy(image - first).long(), torch.arange(end - begin)] = base[begin:end]
+        return cls(slice(begin, end), slice(first, last), member.to(device))

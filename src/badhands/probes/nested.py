@@ -51,19 +51,19 @@ def fit_cell(raw: Tensor, task: Task, settings: ProbeSettings) -> CellFit:
     folds = range(task.n_folds)
     sets = [*(task.outer(k) for k in folds), task.full]
     models = fit(cell, task, sets, [grid[i] for i in chosen], settings)
-    every = models.logits(cell.x)
-    fold = torch.from_numpy(task.fold).to(every.device).long()
+    # From here on on the CPU: calibration is many tiny steps.
+    every, logits = models.logits(cell.x).cpu(), logits.cpu()
+    fold = torch.from_numpy(task.fold).long()
     logit = every.gather(1, fold[:, None])[:, 0]
 
-    y = torch.from_numpy(task.y).to(logit.device)
-    measure = torch.from_numpy(task.measure).to(logit.device)
+    y, measure = torch.from_numpy(task.y), torch.from_numpy(task.measure)
     platt = torch.zeros(task.n_folds + 1, 2, dtype=torch.float64)
     probability = torch.zeros_like(logit)
     for k in folds:
         seen, hidden = fold != k, fold == k
         # The inner twin of model k without fold j scores fold j: no label of fold k has touched these logits.
-        twin = torch.tensor([task.pair(j, k) if j != k else 0 for j in folds], device=logit.device)[fold]
-        held_out = logits[torch.arange(len(fold), device=logit.device), twin, chosen[k]]
+        twin = torch.tensor([task.pair(j, k) if j != k else 0 for j in folds])[fold]
+        held_out = logits[torch.arange(len(fold)), twin, chosen[k]]
         slope, offset = fit_platt(held_out[seen], y[seen], measure[seen])
         platt[k] = torch.tensor([slope, offset])
         probability[hidden] = torch.sigmoid(slope * logit[hidden] + offset)

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
@@ -21,6 +22,7 @@ from badhands.stats.family import VERDICT_LEVEL
 from badhands.stats.headline import fixed_scores
 from badhands.stats.intervals import Scored
 from badhands.stats.long_table import LongTable
+from badhands.stats.threads import spread
 from badhands.study.activations import ActivationCache
 from badhands.study.classes import BAD, GOOD
 from badhands.study.study import Study
@@ -70,7 +72,7 @@ class Previews:
         """None where some image has no previews (capture.previews=0), or pictures differ in size."""
         names = [cache.images[i].id for i in design.known]
         try:
-            found = [study.previews(name) for name in names]
+            found = spread(study.previews, names)
         except ValueError:
             return None
         have = tuple(t for t in sorted(timesteps, reverse=True) if all(t in one for one in found))
@@ -78,7 +80,7 @@ class Previews:
             return None
         masks = [hand_mask(cache, i) for i in design.known]
         pictures = [np.stack([one[t] for one in found]) for t in have]
-        hands = [np.stack([cut_out(p, mask) for p, mask in zip(at, masks, strict=True)]) for at in pictures]
+        hands = spread(lambda at: np.stack([cut_out(p, mask) for p, mask in zip(at, masks, strict=True)]), pictures)
         return cls(have, pictures, np.stack(hands))
 
 
@@ -91,7 +93,13 @@ def hand_mask(cache: ActivationCache, image: int) -> NDArray[np.bool_]:
     return mask.reshape(h, w)
 
 
-def picture_scores(previews: Previews, design: Design, headline: Scored, referee: Referee | None) -> dict[str, Scored]:
+def picture_scores(
+    previews: Previews,
+    design: Design,
+    headline: Scored,
+    referee: Referee | None,
+    device: torch.device | str = "cpu",
+) -> dict[str, Scored]:
     """Both baselines, a readout a timestep, on the headline's images.
 
     Raises:
@@ -99,7 +107,7 @@ def picture_scores(previews: Previews, design: Design, headline: Scored, referee
     """
     folds = design.folds[:, design.known]
     names = [str(Cell("x0", t)) for t in previews.timesteps]
-    trained = cnn_scores(previews.hands, design.good, folds[:DRAWS], design.seed)
+    trained = cnn_scores(previews.hands, design.good, folds[:DRAWS], design.seed, device)
     scores = {CNN: fixed_scores(names, trained, folds[:DRAWS], design, like=headline)}
     if referee is not None:
         seen = _referee_scores(previews.pictures, referee)

@@ -43,7 +43,7 @@ class PreviewNet(nn.Module):
             x = F.relu(x + self.when(timestep)[:, :, None, None] if i == 0 else x)
         x = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
         if g is not None:
-            x = x * (torch.rand(x.shape, generator=g) >= DROPPED) / (1 - DROPPED)
+            x = x * (torch.rand(x.shape, generator=g).to(x.device) >= DROPPED) / (1 - DROPPED)
         return self.head(x)[:, 0]
 
 
@@ -66,7 +66,11 @@ def cut_out(picture: NDArray[np.uint8], hand: NDArray[np.bool_]) -> NDArray[np.u
 
 
 def cnn_scores(
-    hands: NDArray[np.uint8], good: NDArray[np.bool_], folds: NDArray[np.integer], seed: int = 0
+    hands: NDArray[np.uint8],
+    good: NDArray[np.bool_],
+    folds: NDArray[np.integer],
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> NDArray[np.float32]:
     """Held-out logits of good of every image at every timestep, for each draw of folds.
 
@@ -76,8 +80,8 @@ def cnn_scores(
     Returns:
         float32[t, draws, m].
     """
-    x = rearrange(torch.from_numpy(hands), "t m h w c -> t m c h w").float() / 127.5 - 1
-    y = torch.from_numpy(good.astype(np.float32))
+    x = rearrange(torch.from_numpy(hands).to(device), "t m h w c -> t m c h w").float() / 127.5 - 1
+    y = torch.from_numpy(good.astype(np.float32)).to(device)
     out = np.zeros((len(hands), *folds.shape), np.float32)
 
     def one(job: tuple[int, int]) -> None:
@@ -92,7 +96,7 @@ def cnn_scores(
 def _train(x: Tensor, y: Tensor, images: NDArray[np.intp], seed: int) -> PreviewNet:
     """A network fitted to cut-outs of the given images, all timesteps together, turned, mirrored and moved."""
     g = torch.Generator().manual_seed(seed)
-    net = _fresh(len(x), g)
+    net = _fresh(len(x), g).to(x.device)
     pairs = torch.cartesian_prod(torch.arange(len(x)), torch.from_numpy(images))
     optimizer = torch.optim.AdamW(net.parameters(), LR, weight_decay=0.05)
     steps = EPOCHS * -(-len(pairs) // BATCH)
@@ -101,6 +105,7 @@ def _train(x: Tensor, y: Tensor, images: NDArray[np.intp], seed: int) -> Preview
     with torch.enable_grad():
         for _ in range(EPOCHS):
             for batch in pairs[torch.randperm(len(pairs), generator=g)].split(BATCH):
+                batch = batch.to(x.device)
                 label = y[batch[:, 1]]
                 weight = torch.where(label > 0, 0.5 / share, 0.5 / (1 - share))  # both classes count the same
                 picture = _moved(x[batch[:, 0], batch[:, 1]], g)
@@ -139,6 +144,6 @@ def _scores(net: PreviewNet, x: Tensor) -> NDArray[np.float32]:
     """[t, n], mean over four turns."""
     rows = []
     for t, pictures in enumerate(x):
-        when = torch.full((len(pictures),), t)
+        when = torch.full((len(pictures),), t, device=x.device)
         rows.append(torch.stack([net(torch.rot90(pictures, k, (2, 3)), when) for k in range(4)]).mean(0))
-    return torch.stack(rows).numpy()
+    return torch.stack(rows).cpu().numpy()

@@ -12,6 +12,7 @@ from typing import Any
 import lightning
 import numpy as np
 import pandas as pd
+import torch
 
 from badhands.cells import PSEUDO_BLOCKS, Cell
 from badhands.figures.global_maps import draw_losses, draw_transfer
@@ -70,14 +71,16 @@ def fit_probes(
     scores = LongTable(cache.steps, folder / "tables" / "scores.csv")
     baselines = LongTable(cache.steps, folder / "tables" / "baselines.csv")
     try:
-        banks = _token_probes(data, scores, trainer or quiet_trainer)
+        trainer = trainer or quiet_trainer
+        device = trainer().strategy.root_device
+        banks = _token_probes(data, scores, trainer)
         save_out_of_fold(folder, [info.id for info in cache.images], data, banks)
-        means = image_means(data.cells, data.read(data.good), data.good, seed=settings.seed)
+        means = image_means(data.cells, data.read(data.good), data.good, seed=settings.seed, device=device)
         to_probes(data, banks, means, card or {}, scores.write()).save(folder / "probes")
         best = _best_block(data)
         for control in CONTROLS:
             add_baseline(baselines, data, control, best)
-        return {"scores": scores.write(), "baselines": baselines.write(), **_one_direction(data, means, folder)}
+        return {"scores": scores.write(), "baselines": baselines.write(), **_one_direction(data, means, folder, device)}
     finally:
         headline = folder / "tables" / "headline.csv"
         shown = pd.read_csv(headline) if headline.is_file() else pd.DataFrame()
@@ -86,7 +89,12 @@ def fit_probes(
 
 
 def see_pictures(
-    study: Study, cache: ActivationCache, run_dir: Path | str, design: Design, referee: Referee | None = None
+    study: Study,
+    cache: ActivationCache,
+    run_dir: Path | str,
+    design: Design,
+    referee: Referee | None = None,
+    device: torch.device | str = "cpu",
 ) -> pd.DataFrame:
     """Judge the pictures so far, beside the blocks: rows of tables/baselines.csv and a verdict; {} without previews.
 
@@ -99,7 +107,7 @@ def see_pictures(
     previews = Previews.of(study, cache, design, tuple({cell.timestep for cell in cells}))
     if previews is None:
         return pd.DataFrame()
-    scores = picture_scores(previews, design, headline, referee)
+    scores = picture_scores(previews, design, headline, referee, device)
     table = LongTable(cache.steps)
     add_picture_rows(table, scores, headline, cells)
     path = folder / "tables" / "baselines.csv"
@@ -131,9 +139,9 @@ def _best_block(data: ProbeData) -> Scored:
     return blocks.only([blocks.names[int(np.argmax(blocks.value))]])
 
 
-def _one_direction(data: ProbeData, means: ImageMeans, folder: Path) -> dict[str, pd.DataFrame]:
+def _one_direction(data: ProbeData, means: ImageMeans, folder: Path, device: torch.device) -> dict[str, pd.DataFrame]:
     num_steps = {t: t + step for t, (step, _) in data.cache.steps.items()}
-    trial = try_directions(means, data.image_label, data.folds, num_steps, data.settings.seed)
+    trial = try_directions(means, data.image_label, data.folds, num_steps, data.settings.seed, device)
     losses = Losses(trial, data.design, data.widening)
     tables = {"global_direction": losses.table(data.cache.steps), "transfer": losses.transfer_table()}
     for name, table in tables.items():

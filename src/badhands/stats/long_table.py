@@ -42,6 +42,11 @@ class LongTable:
         values = (block, timestep, step, sigma, probe, metric, split, n, float(value), low, high)
         self.rows.append({**own, **dict(zip(COLUMNS, values, strict=True))})
 
+    def sort(self, cells: Sequence[Cell]) -> None:
+        """Bring the rows into the order of their cells; rows of one cell stay as they were added."""
+        place = {tuple(cell): i for i, cell in enumerate(cells)}
+        self.rows.sort(key=lambda row: place[row["block"], row["timestep"]])
+
     def frame(self) -> pd.DataFrame:
         table = pd.DataFrame(self.rows, columns=None if self.rows else list(COLUMNS))
         return table.astype({"timestep": "Int64", "step": "Int64"}) if len(table) else table

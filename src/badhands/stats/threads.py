@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,3 +23,14 @@ def spread(work: Callable[[Item], Result], items: Iterable[Item], threads: int |
             return list(pool.map(work, items))
     finally:
         torch.set_num_threads(before)
+
+
+def blocks(x: Tensor, rows: int) -> list[slice]:
+    """Slices of so many rows of x, for work that goes over them several times; on a GPU, one slice of them all."""
+    step = rows if x.device.type == "cpu" else max(1, len(x))
+    return [slice(begin, begin + step) for begin in range(0, len(x), step)]
+
+
+def together(bytes_each: int, budget: int = 4 * 2**30) -> int:
+    """How many threads may each hold so many bytes: as many as torch has, as long as they stay within the budget."""
+    return max(1, min(torch.get_num_threads(), budget // max(1, bytes_each)))

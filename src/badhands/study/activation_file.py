@@ -114,7 +114,7 @@ def _parts(tensors: Mapping[str, torch.Tensor], meta: str) -> list[bytes | memor
         end += tensor.nbytes
         header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
         if tensor.nbytes:
-            body.append(memoryview(tensor.view(-1).view(torch.uint8).numpy()))
+            body.append(tensor.view(-1).view(torch.uint8).numpy().data)
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return [len(text).to_bytes(8, "little"), text, *body]
