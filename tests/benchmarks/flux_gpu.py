@@ -1,6 +1,7 @@
 """Full-size FLUX on one GPU: what capture, compilation, replay, storage, watching and fitting cost.
 
     python tests/benchmarks/flux_gpu.py --out outputs/benchmarks/flux_gpu            about nine minutes on an H100
+    python tests/benchmarks/flux_gpu.py --out outputs/flux --only watch,storage           some of the sections
     python tests/benchmarks/flux_gpu.py --out outputs/flux --rehearse                     the same code, tiny, on a CPU
 
 FLUX.1-dev's architecture with random weights: times, memory and equality do not depend on what the weights say.
@@ -20,7 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -276,52 +276,21 @@ def other_process(s: Setup, out: Results) -> None:
 
 
 def storage(s: Setup, out: Results) -> None:
-    """The extraction's own path: replay with capture, then the image's file; against copy and disk."""
-    from badhands.extraction.renderer import PipelineRenderer
-    from badhands.study.activation_file import write_image
+    """An image's file against plain writing, and beside the next image's generation."""
+    from flux_gpu_storage import store
 
-    renderer = PipelineRenderer(s.spec)
-    renderer._pipe = s.pipe
-    tokens = s.tokens(300)[0]
-    arguments = (s.embeddings[:1], [0], s.post_blocks, s.post_timesteps, [tokens])
-    renderer.replay(*arguments)
-    start = time.perf_counter()
-    (made,) = renderer.replay(*arguments)
-    out.add("storage", "replay, capture and decode of one image", time.perf_counter() - start, "s")
-    size = sum(t.nbytes for t in made.tensors.values())
-    meta = {"prompt": "synthetic", "seed": 0, "grid": [s.grid.h, s.grid.w], "steps": made.steps}
-    labels = np.ones(len(tokens), np.uint8)
-    write = [
-        seconds(lambda i=i: write_image(s.scratch / "acts", f"i{i}", made.tensors, tokens, labels, labels * 0, meta))
-        for i in range(5)
-    ]
-    blob = b"\0" * size
-
-    def raw(i: int) -> None:
-        import os
-
-        with (s.scratch / f"raw{i}").open("wb") as file:
-            file.write(blob)
-            file.flush()
-            os.fsync(file.fileno())
-
-    disk = [seconds(lambda i=i: raw(i)) for i in range(3)]
-    out.add("storage", "one image, 48 cells x 300 tokens", size / 1e6, "MB")
-    out.add("storage", "its file written, checked and fsynced", size / 1e6 / statistics.median(write), "MB/s")
-    out.add("storage", "the disk, plain write and fsync", size / 1e6 / statistics.median(disk), "MB/s")
-    if torch.cuda.is_available():
-        device = torch.empty(size, dtype=torch.uint8, device="cuda")
-        host = torch.empty(size, dtype=torch.uint8, pin_memory=True)
-        host.copy_(device)
-        copy = [seconds(lambda: host.copy_(device, non_blocking=True)) for _ in range(5)]
-        out.add("storage", "device to pinned host memory", size / 1e6 / statistics.median(copy), "MB/s")
+    store(s, lambda what, value, unit="", note="": out.add("storage", what, value, unit, note), seconds)
 
 
 def watch(s: Setup, out: Results) -> None:
     """Scores of every token, previews each step, previews each fourth step."""
-    from flux_gpu_watch import watching
+    from flux_gpu_watch import previews, scores
 
-    report_ratios(out, "watch", interleaved({"plain": lambda: s.latents([0]), **watching(s)}, 2))
+    plain, ways = (lambda: s.latents([0])), scores(s)
+    first = plain()
+    out.add("watch", "with and without watch", s.compare(first, ways["48 cells"]()))
+    report_ratios(out, "watch", interleaved({"plain": plain, **ways}, s.rounds))
+    report_ratios(out, "watch", interleaved({"plain": plain, **previews(s)}, 2))
 
 
 def compiled(s: Setup, out: Results) -> None:
@@ -381,11 +350,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rehearse", action="store_true", help="a tiny model on the CPU")
     parser.add_argument("--budget", type=float, default=560, help="seconds for everything")
-    parser.add_argument("--sections", default=",".join(SECTIONS))
+    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")
     parser.add_argument("--one-image", type=Path, help="make one image, save its latent, and stop")
     options = parser.parse_args()
     begin = time.perf_counter()
-    wanted = [name for name in options.sections.split(",") if name]
+    wanted = [name for name in options.only.split(",") if name]
     unknown = set(wanted) - set(SECTIONS)
     if unknown:
         parser.error(f"no sections {', '.join(sorted(unknown))}: there are {', '.join(SECTIONS)}")

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from badhands.cells import PSEUDO_BLOCKS, Cell, grid
+from badhands.stats.threads import spread
 from badhands.study.activations import write_image
 from badhands.study.choice import Choice, ChosenImage, LabelChoice, write_choice
 from badhands.study.classes import BAD, GOOD, LOCAL, NOT_HAND
@@ -66,11 +67,11 @@ def write_study(root: Path, size: Size, device: str = "cpu", seed: int = 0) -> f
     study = Study.create(root)
     study.write_fingerprint(FINGERPRINT, {"model": "synthetic"})
     draw = _Draw(size, device, seed)
-    rng = np.random.default_rng(seed)
-    good = rng.permutation(np.arange(size.images) % 2 == 0)
+    good = np.random.default_rng(seed).permutation(np.arange(size.images) % 2 == 0)
+    pictures = spread(lambda i: _write_pictures(study, size, np.random.default_rng([seed, i]), i), range(size.images))
     chosen = []
-    for i in range(size.images):
-        chosen.append(_write_image(study, size, draw, i, bool(good[i]), rng))
+    for i, picture in enumerate(pictures):
+        chosen.append(_write_image(study, size, draw, i, bool(good[i]), np.random.default_rng([seed, i, 1]), picture))
     write_choice(
         root, Choice(LabelChoice("judge", "judge"), tuple(chosen), labelled=len(chosen), bad=int((~good).sum()))
     )
@@ -115,7 +116,20 @@ class _Draw:
         return found
 
 
-def _write_image(study: Study, size: Size, draw: _Draw, i: int, good: bool, rng: np.random.Generator) -> ChosenImage:
+def _write_pictures(study: Study, size: Size, rng: np.random.Generator, i: int) -> tuple[str, tuple[int, int]]:
+    """The picture and its previews; returns its hash and size."""
+    picture, image_id = _picture(rng, 16 * size.side), f"syn-{i:05d}"
+    picture.save(study.image_path(image_id), compress_level=1)
+    if size.previews:
+        path = preview_path(study.root, FINGERPRINT, image_id)
+        write_previews(path, {t: _picture(rng, size.previews) for t in size.timesteps}, size.previews)
+    return pixel_sha256(picture), picture.size
+
+
+def _write_image(
+    study: Study, size: Size, draw: _Draw, i: int, good: bool, rng: np.random.Generator,
+    picture: tuple[str, tuple[int, int]],
+) -> ChosenImage:  # fmt: skip
     image_id, prompt = f"syn-{i:05d}", f"synthetic prompt {i // 2} of a hand that does number {i // 2 % 7}"
     classes = np.zeros(size.side**2, np.uint8)
     row, column = np.divmod(np.arange(size.side**2), size.side)
@@ -126,15 +140,10 @@ def _write_image(study: Study, size: Size, draw: _Draw, i: int, good: bool, rng:
     kinds = np.where(classes == BAD, LOCAL, 0).astype(np.uint8)
     shape = (size.side, size.side)
     record = LabelRecord(image_id, "judge", "", 0.0, classes.reshape(shape), kinds.reshape(shape))
-    picture = _picture(rng, 16 * size.side)
-    picture.save(study.image_path(image_id), compress_level=1)
     study.manifest.append(
-        ImageEntry(image_id, prompt, i, FINGERPRINT, pixel_sha256(picture), *picture.size, shape, {}, f"p{i // 2}")
+        ImageEntry(image_id, prompt, i, FINGERPRINT, picture[0], *picture[1], shape, {}, f"p{i // 2}")
     )
     study.labels.append(record)
-    if size.previews:
-        path = preview_path(study.root, FINGERPRINT, image_id)
-        write_previews(path, {t: _picture(rng, size.previews) for t in size.timesteps}, size.previews)
     meta: dict[str, Any] = {
         "prompt": prompt, "prompt_id": f"p{i // 2}", "axes": {}, "seed": i, "grid": list(shape), "annotator": "judge",
         "steps": {t: (STEPS - t, t / STEPS) for t in size.timesteps}, "label_digest": record.digest,
