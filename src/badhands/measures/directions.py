@@ -168,7 +168,7 @@ def agreement(stack: CellStack, can_resolve: np.ndarray, good: Tensor, halves: i
     for part in np.array_split(np.arange(null.shape[1]), -(-null.shape[1] // PAIRS)):
         some, i, j = null[:, part].astype(np.float64), at[0][part], at[1][part]
         low, high = np.quantile(some, [0.025, 0.975], axis=0)
-        told = ((null_low, low), (null_mean, some.mean(0)), (null_high, high), (p, p_value(cosine[i, j] - 1e-6, some)))
+        told = ((null_low, low), (null_mean, some.mean(0)), (null_high, high), (p, p_value(cosine[i, j], some)))
         for into, values in told:
             into[i, j] = into[j, i] = values
     return Agreement(cosine, disjoint / (root[:, None] * root), null_low, null_mean, null_high, p, resolved)
