@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from badhands.cells import Cell
-from badhands.diffusion.scene import Scene
+from badhands.diffusion.scene import Pair, Scene
 from badhands.diffusion.spec import ModelSpec
 from badhands.experiments.abort import (
     Scores,
@@ -21,13 +21,14 @@ from badhands.experiments.abort import (
     second_look,
 )
 from badhands.experiments.best import best_table, rates
-from badhands.experiments.fresh_table import FreshImages, FreshTable, fill_table
+from badhands.experiments.fresh_table import FreshImages, FreshTable, fill_table, preview_logits
 from badhands.experiments.page import write_page
-from badhands.experiments.rows import Artist
+from badhands.experiments.rows import Artist, Hired
 from badhands.experiments.rules import by_miss, by_price, first_stop, spend
 from badhands.stats.costs import cost_row, price_of_every_kind
 from badhands.watch.policies import Abort
 from badhands.watch.reseed import reseed
+from badhands.watch.watcher import watch
 from test_watch_policies import FakeJudge
 from tiny_pipeline import make_pipeline
 from watch_probes import make_probes
@@ -49,6 +50,14 @@ def planted(prompts=40, seeds=12, knows=2.0, seed=0):
     clock = {"evaluation": 1.0, "preview": 3.0, "picture": 0.0, "judge": 0.0}
     noise = rng.normal(size=score.shape)
     return FreshTable(prompt, prompt % 4, good, ~good, timesteps, AT, T, cells, noise, noise, clock)
+
+
+class MovingJudge(FakeJudge):
+    device = None
+
+    def to(self, device):
+        self.device = device
+        return self
 
 
 def own(table):
@@ -200,6 +209,23 @@ def test_the_table_resumes_and_the_policy_does_what_it_says(tmp_path):
         p.seed for p, ok in zip(pairs, told.delivered, strict=True) if ok
     }
     assert json.loads(lines[0])["preview"].keys() == {"4", "3", "2", "1"}
+
+
+def test_previews_judged_together_are_those_judged_one_by_one():
+    pairs = [Pair("a hand", 1), Pair("a fist", 2)]
+    scene = Scene(SPEC, [pair.prompt for pair in pairs], make_pipeline(seed=2, scale=3.0))
+    with watch(scene.pipe, make_probes()) as seen:
+        scene.latents(pairs)
+    artist = Artist(scene, seen.probes, FakeJudge())
+    alone = [[FakeJudge().logits(np.array(seen.preview(f, i))[None])[0] for f in seen.frames] for i in range(2)]
+    together = preview_logits(artist, seen)
+    assert together.shape == (2, len(seen.frames)) and np.ptp(together, axis=0).min() > 0.02
+    assert together == pytest.approx(np.array(alone), abs=0.001)
+
+
+def test_the_judge_of_another_process_works_where_its_model_does():
+    hired = Hired.like(Artist(Scene(SPEC, [], make_pipeline()), make_probes(), MovingJudge()))
+    assert hired(SPEC).judge.device == SPEC.torch_device()
 
 
 def test_the_page_shows_what_is_there(tmp_path):

@@ -28,15 +28,17 @@ def unpack(pipe: Any, packed: torch.Tensor, height: int, width: int) -> torch.Te
 
 @torch.no_grad()
 def decode(
-    pipe: Any, packed: torch.Tensor, height: int, width: int, *, scale: int = 1, vae: Any = None
+    pipe: Any, packed: torch.Tensor, height: int, width: int, *, scale: int = 1, vae: Any = None, at_once: int = 1
 ) -> list[Image.Image]:
     """Packed latents [B, n, c] to B pictures of height x width px.
 
-    One at a time: the VAE's result depends on the batch size in its last bits, and its memory grows with it.
+    One at a time, unless told otherwise: the VAE's result depends on the batch size in its last bits, and its memory
+    grows with it.
 
     Args:
         scale: averages `scale` x `scale` latent pixels first, so the picture is that much smaller and cheaper.
         vae: another decoder for the same latents (`load_tiny_vae`).
+        at_once: pictures that are decoded together: quicker for small ones, where the last bits do not matter.
     """
     family, vae = family_of_pipe(pipe), vae or pipe.vae
     latents = family.denormalise(unpack(pipe, packed, height, width), vae)
@@ -44,7 +46,7 @@ def decode(
         latents = torch.nn.functional.avg_pool2d(latents, scale)
     latents = latents.to(dtype=vae.dtype, device=pipe._execution_device)
     images: list[Image.Image] = []
-    for latent in latents.split(1):
+    for latent in latents.split(at_once):
         images += pipe.image_processor.postprocess(family.pixels(vae, latent), output_type="pil")
     return images
 

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from einops import rearrange
 from numpy.typing import NDArray
-from PIL import Image
 
 from badhands.cells import Cell
+from badhands.diffusion.preview import decode
 from badhands.diffusion.scene import Pair
 from badhands.experiments.rows import Artist, fill_rows, finish
 from badhands.probes.artifact import Probes
@@ -126,6 +128,7 @@ def fill_table(
 def draw_rows(artist: Artist, batch: Sequence[Pair]) -> Iterator[dict[str, Any]]:
     """One row an image: verdict, scores of every cell, the judge on every preview, and what each took."""
     scene, judge = artist.scene, artist.judge
+    finish(scene.pipe)  # loaded and at rest before the clock starts
     clock = [time.perf_counter()]
 
     def lap() -> float:
@@ -140,7 +143,7 @@ def draw_rows(artist: Artist, batch: Sequence[Pair]) -> Iterator[dict[str, Any]]
     decoded = lap()
     verdicts = judge.judge(pictures)
     judged = lap()
-    previews = [[judge_logit(judge, seen.preview(f, i)) for f in seen.frames] for i in range(len(batch))]
+    previews = preview_logits(artist, seen)
     looked = lap()
     frames = seen.frames
     seconds = {"evaluation": drawn / frames[0].num_steps, "preview": looked / len(frames),
@@ -151,14 +154,19 @@ def draw_rows(artist: Artist, batch: Sequence[Pair]) -> Iterator[dict[str, Any]]
             "evaluations": {str(f.cells[0].timestep): f.step + 1 for f in frames},
             "num_steps": frames[0].num_steps, "seconds": seconds,
             "scores": _scores(seen, i), "x0_change": _changes(seen, i),
-            "preview": {str(f.cells[0].timestep): round(previews[i][k], 4) for k, f in enumerate(frames)},
+            "preview": {str(f.cells[0].timestep): round(float(previews[i, k]), 4) for k, f in enumerate(frames)},
         }  # fmt: skip
 
 
-def judge_logit(judge: Any, picture: Image.Image | None) -> float:
-    """The judge's logit of a good hand."""
-    assert picture is not None
-    return float(judge.logits(np.array(picture.convert("RGB"))[None])[0])  # a copy: torch wants writable arrays
+def preview_logits(artist: Artist, seen: Seen) -> Floats:
+    """[B, frames]: the judge's logit of a good hand on the preview of every member at every watched step.
+
+    All are decoded in batches: last bits may differ from previews decoded one by one.
+    """
+    clean = torch.cat([frame.x0 for frame in seen.frames if frame.x0 is not None])
+    pictures = decode(artist.scene.pipe, clean, *seen.size(), at_once=artist.scene.spec.batch_size)
+    logits = artist.judge.logits(np.stack([np.asarray(picture) for picture in pictures]))
+    return rearrange(np.asarray(logits, float), "(k b) -> b k", k=len(seen.frames))
 
 
 def _scores(seen: Seen, member: int) -> dict[str, float | None]:

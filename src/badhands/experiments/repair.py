@@ -64,21 +64,22 @@ class DrawRepairs:
 
     def __call__(self, artist: Artist, batch: Sequence[Pair]) -> Iterator[Row]:
         scene, probes = artist.scene, artist.probes
-        begin = time.perf_counter()
         canvas = paint(scene, probes, batch)
-        finish(scene.pipe)
-        seconds = (time.perf_counter() - begin) / len(batch) / canvas.steps
         plain = _pictures(artist, canvas)
         places = artist.judge.places(plain)
         columns = [_rows(artist, canvas, plain, {"what": "plain", "redo": 1.0, "number": 0})]
-        columns[0] = [row | {"evaluation": seconds, "mask": mask_row(canvas, i, places[i])}
-                      for i, row in enumerate(columns[0])]  # fmt: skip
+        seconds = 0.0
         for number in range(self.reseeds):
             others = [Pair(pair.prompt, pair.seed + RESEED * (1 + number)) for pair in batch]
+            begin = time.perf_counter()
             drawn = paint(scene, probes, others)
+            finish(scene.pipe)
+            seconds = (time.perf_counter() - begin) / len(batch) / canvas.steps  # of the last: all is warm by then
             columns.append(
                 _rows(artist, drawn, _pictures(artist, drawn), {"what": "reseed", "redo": 1.0, "number": number})
             )
+        columns[0] = [row | {"evaluation": seconds, "mask": mask_row(canvas, i, places[i])}
+                      for i, row in enumerate(columns[0])]  # fmt: skip
         for what in REGIONS:
             region = _region(canvas, what, places)
             for redo in self.redo:

@@ -102,7 +102,7 @@ class Hired:
         embeddings, probes, judge = pickle.loads(self.content)
         scene = Scene(spec)
         scene.embeddings = embeddings
-        return Artist(scene, probes, judge)
+        return Artist(scene, probes, judge.to(spec.torch_device()))
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -20,7 +20,7 @@ from einops import rearrange
 from PIL import Image
 
 from badhands.tiny_hands import CHECKPOINTS
-from badhands.tiny_hands.judge_model import JudgeNet, load_judge
+from badhands.tiny_hands.judge_model import Answers, JudgeNet, load_judge
 from badhands.tiny_hands.renderer import SIZE, token_mask
 
 FOLDER = CHECKPOINTS / "judge"
@@ -92,14 +92,15 @@ class Judge:
             verdicts += self._judge(images[start : start + CHUNK])
         return verdicts
 
-    def _input(self, images: np.ndarray) -> torch.Tensor:
-        """float [n, 3, 64, 64] in 0..1, where the network is."""
+    def _answers(self, images: np.ndarray) -> tuple[Answers, Answers]:
+        """Of uint8 [n, 64, 64, 3], and of their mirror images; in full float32 on a GPU too, not TF32."""
         x = rearrange(torch.tensor(images), "n h w c -> n c h w").to(next(self.net.parameters()).device)
-        return (x.float() / 255).contiguous(memory_format=torch.channels_last)
+        x = (x.float() / 255).contiguous(memory_format=torch.channels_last)
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            return self.net(x), self.net(x.flip(3))
 
     def _judge(self, images: np.ndarray) -> list[Verdict]:
-        x = self._input(images)
-        one, two = self.net(x), self.net(x.flip(3))
+        one, two = self._answers(images)
         masks = ((one.mask + two.mask.flip(2)) > 0).cpu()
         tokens = token_mask(masks).numpy()
         good = torch.sigmoid(self.slope * (one.good + two.good) / 2 + self.offset).tolist()
@@ -127,8 +128,8 @@ class Judge:
         """bool [n, 64, 64]: pixels of uint8 [n, 64, 64, 3] where it sees something malformed; empty for a good hand."""
         said: list[torch.Tensor] = []
         for start in range(0, len(images), CHUNK):
-            x = self._input(images[start : start + CHUNK])
-            said.append((self.net(x).wrong + self.net(x.flip(3)).wrong.flip(2)) > 0)
+            one, two = self._answers(images[start : start + CHUNK])
+            said.append((one.wrong + two.wrong.flip(2)) > 0)
         return torch.cat(said).cpu().numpy()
 
     @torch.no_grad()
@@ -136,8 +137,8 @@ class Judge:
         """float [n]: uncalibrated logit of a good hand, for calibration."""
         said: list[torch.Tensor] = []
         for start in range(0, len(images), CHUNK):
-            x = self._input(images[start : start + CHUNK])
-            said.append((self.net(x).good + self.net(x.flip(3)).good) / 2)
+            one, two = self._answers(images[start : start + CHUNK])
+            said.append((one.good + two.good) / 2)
         return torch.cat(said).cpu().numpy()
 
 
