@@ -71,7 +71,7 @@ def rule_scores(
     first = np.unique(contrast.image, return_index=True)[1]
     roles = contrast.role ^ (good.numpy().astype(bool) ^ contrast.good)[:, first]
     n, s, q = image_sums(contrast, sums)
-    scores = np.zeros((len(rules), *roles.shape), np.float32)
+    scores = [np.zeros(roles.shape, np.float32) for _ in rules]
     for f in np.unique(fold):
         train = torch.from_numpy(np.flatnonzero(fold[contrast.image] != f))
         both = sides(sums.only(train), good[:, train])

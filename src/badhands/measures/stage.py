@@ -61,7 +61,7 @@ def measure(
     """
     config = config or MeasureConfig()
     plan = make_plan(cache, config, cells, label_digests, design)
-    run_dir = Path(run_dir)
+    run_dir, _ = Path(run_dir), torch.empty(0, device=device)  # a GPU is woken before threads ask for it
     for name in ("tables", "figures"):
         (run_dir / name).mkdir(parents=True, exist_ok=True)
 

@@ -113,10 +113,12 @@ class ProbeBank(lightning.LightningModule):
             return fit_cell(raw, self.task, self.settings)
 
         def on_a_stream(raw: Tensor) -> CellFit:
-            with torch.cuda.device(raw.device), torch.cuda.stream(torch.cuda.Stream(raw.device)):
+            stream = torch.cuda.Stream(raw.device)
+            stream.wait_stream(torch.cuda.default_stream(raw.device))  # on which the rows arrive
+            with torch.cuda.stream(stream):
                 done = fitted(raw)
-                torch.cuda.current_stream().synchronize()
-                return done
+            stream.synchronize()
+            return done
 
         # On a CPU each cell is one thread's work: sharing out the small products of one cell would cost more waiting.
         # On a GPU they are so quick that one thread cannot ask for them fast enough.

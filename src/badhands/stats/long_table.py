@@ -44,7 +44,7 @@ class LongTable:
 
     def sort(self, cells: Sequence[Cell]) -> None:
         """Bring the rows into the order of their cells; rows of one cell stay as they were added."""
-        place = {tuple(cell): i for i, cell in enumerate(cells)}
+        place: dict[object, int] = {tuple(cell): i for i, cell in enumerate(cells)}
         self.rows.sort(key=lambda row: place[row["block"], row["timestep"]])
 
     def frame(self) -> pd.DataFrame:

@@ -6,6 +6,7 @@ that is ten times slower.
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
@@ -18,11 +19,19 @@ Result = TypeVar("Result")
 def spread(work: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None) -> list[Result]:
     """`work` on every item, results in order; as many threads as torch has, unless told otherwise."""
     before = torch.get_num_threads()
+    if torch.cuda.is_initialized():
+        _load_linear_algebra()
     try:
         with ThreadPoolExecutor(threads or before, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(work, items))
     finally:
         torch.set_num_threads(before)
+
+
+@lru_cache(maxsize=1)
+def _load_linear_algebra() -> None:
+    """On a GPU torch loads it when it is first used, and fails in all but one of the threads that use it at once."""
+    torch.linalg.inv(torch.eye(2, device="cuda"))
 
 
 def blocks(x: Tensor, rows: int) -> list[slice]:
