@@ -8,13 +8,14 @@ import yaml
 from hydra.errors import CompactHydraException
 
 from badhands.cells import grid
+from badhands.probes.artifact import Probes
 from badhands.report.report import data_text
 from badhands.report.run import Run
 from badhands.stats.design import Design, p_value
 from badhands.stats.family import Family
 from badhands.stats.headline import headline, plain_features
 from badhands.study.activation_file import ImageFile, write_image
-from badhands.study.choice import LabelChoice, read_choice
+from badhands.study.choice import LabelChoice, read_choice, write_choice
 from badhands.study.labels import LabelRecord
 from badhands.study.selection import Selection, select
 from badhands.study.study import Study
@@ -27,15 +28,25 @@ SIZE = {"cells": CELLS, "images": 24, "prompts": 24, "d": 16, "shift": {PLANTED:
 ALONE = ["logger=none", "data.images=null", "probe=mass_mean", "previews=false", "data.permutations=200"]
 
 
-def train(tmp_path, monkeypatch, *overrides, **size) -> Run:
+def train(tmp_path, monkeypatch, **size) -> Run:
     write_study(tmp_path / "studies" / "made", **{**SIZE, **size})
-    here(tmp_path, monkeypatch, *ALONE, *overrides)
+    return trained(tmp_path, monkeypatch)
+
+
+def trained(tmp_path, monkeypatch) -> Run:
+    here(tmp_path, monkeypatch, *ALONE)
     (folder,) = (tmp_path / "here").iterdir()
     return Run.open(folder)
 
 
 def test_one_prompt_gives_a_result_that_speaks_of_this_prompt_alone(tmp_path, monkeypatch):
-    run = train(tmp_path, monkeypatch, prompts=1)
+    """And its probes assume the model's own share of bad hands, not that of the balanced study."""
+    root = tmp_path / "studies" / "made"
+    write_study(root, **{**SIZE, "prompts": 1})
+    choice = read_choice(root, LabelChoice("judge", "judge"))
+    write_choice(root, replace(choice, labelled=60, bad=45))
+    run = trained(tmp_path, monkeypatch)
+    assert Probes.load(run.folder / "probes").bad_rate == 0.75
     assert "All images are of one prompt: what is found holds for this prompt" in " ".join(data_text(run))
     table = run.table("headline")
     found = table[table["metric"] == "auroc"].set_index(["block", "timestep"])["value"]
