@@ -15,7 +15,7 @@ from badhands.stats.design import Design, p_value
 from badhands.stats.family import Family
 from badhands.stats.headline import headline, plain_features
 from badhands.study.activation_file import ImageFile, write_image
-from badhands.study.choice import LabelChoice, read_choice, write_choice
+from badhands.study.choice import Choice, LabelChoice, read_choice
 from badhands.study.labels import LabelRecord
 from badhands.study.selection import Selection, select
 from badhands.study.study import Study
@@ -44,7 +44,7 @@ def test_one_prompt_gives_a_result_that_speaks_of_this_prompt_alone(tmp_path, mo
     root = tmp_path / "studies" / "made"
     write_study(root, **{**SIZE, "prompts": 1})
     choice = read_choice(root, LabelChoice("judge", "judge"))
-    write_choice(root, replace(choice, labelled=60, bad=45))
+    Choice(choice.rule, choice.images, labelled=60, bad=45).write(root)
     run = trained(tmp_path, monkeypatch)
     assert Probes.load(run.folder / "probes").bad_rate == 0.75
     assert "All images are of one prompt: what is found holds for this prompt" in " ".join(data_text(run))
