@@ -10,6 +10,7 @@ from badhands.probes.global_direction import make_splits, nearest, try_direction
 from badhands.probes.image_means import ImageMeans
 from badhands.probes.losses import Losses
 from badhands.report.findings.facts import Facts
+from badhands.report.findings.probed import answer as shares
 from badhands.report.findings.probed import one_direction
 from badhands.stats.design import Design
 from badhands.stats.family import Family
@@ -79,6 +80,18 @@ def test_directions_shared_within_a_block_cross_timesteps_but_not_blocks():
     gain = found.method("timestep", "rank3").minus(found.method("timestep", "rank1"))
     assert found.interval(gain)[0] > 0  # and one does not
     assert "direction? Yes" not in sentence(found)
+
+
+@pytest.mark.parametrize(
+    ("own", "three", "said"),
+    [
+        ((0.0, 0.04), (-0.02, 0.03), "yes"),
+        ((0.007, 0.087), (-0.016, 0.049), "undecided"),
+        ((0.067, 0.211), (0.02, 0.1), "no"),
+    ],
+)
+def test_a_loss_that_may_be_less_than_what_counts_as_none_is_undecided(own, three, said):
+    assert shares(*(pd.Series({"lo": lo, "hi": hi}) for lo, hi in (own, three))) == said
 
 
 def test_without_an_open_gate_nothing_is_decided():

@@ -77,12 +77,11 @@ def one_direction(facts: Facts) -> Finding | None:
 
 
 def answer(own: pd.Series, three: pd.Series) -> str:
-    """yes: surely less than MARGIN is lost to both; no: surely something, and not surely less than MARGIN; else
-    undecided."""
+    """yes: surely less than MARGIN is lost to both; no: surely more than MARGIN is to one of them; else undecided."""
     worst = [own, three]
     if all(loss["hi"] <= MARGIN for loss in worst):
         return "yes"
-    return "no" if any(loss["lo"] > 0 and loss["hi"] > MARGIN for loss in worst) else "undecided"
+    return "no" if any(loss["lo"] > MARGIN for loss in worst) else "undecided"
 
 
 def _loss(row: pd.Series) -> str:
