@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import t
 
 from badhands.stats.intervals import quotient_interval, standard_error
 
@@ -79,7 +79,7 @@ def price_of_every_kind(
         price[known], each[known] = cost / hands, hands
         value.append(price.sum())
         influence += sign * n * place * (spent - price[kind] * found) / each[kind] / price.sum()
-    wide = float(norm.ppf(0.975) * standard_error(influence, prompt))
+    wide = float(t.ppf(0.975, max(int(prompt.max()), 1)) * standard_error(influence, prompt))
     ratio = float(value[0] / value[1])
     return ratio, ratio * float(np.exp(-wide)), ratio * float(np.exp(wide))
 

@@ -215,8 +215,8 @@ def quotient_interval(
         [power * part / (total / n) for part, total, power in zip(parts, totals, powers, strict=True)], 0
     )
     influence = influence - influence.mean()
-    error = float(standard_error(influence, np.arange(n) if cluster is None else cluster))
-    wide = t.ppf((1 + level) / 2, max(n - 1, 1)) * error
+    units = np.arange(n) if cluster is None else cluster
+    wide = t.ppf((1 + level) / 2, max(int(units.max()), 1)) * float(standard_error(influence, units))
     return value, float(value * np.exp(-wide)), float(value * np.exp(wide))
 
 
