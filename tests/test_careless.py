@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import yaml
 from hydra.errors import CompactHydraException
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from badhands.cells import grid
 from badhands.probes.artifact import Probes
@@ -145,6 +147,30 @@ def test_strata_that_cannot_exchange_labels_find_nothing(kind):
         assert found.null.mean() > 0.6 and family.p()["auroc"][0] > 0.04, "what the stratum tells is in the null too"
     else:
         assert family.p()["auroc"][0] == 1 and p_value(found.value, found.null)[0] == 1
+
+
+@given(
+    st.integers(0, 10_000), st.integers(1, 40), st.integers(1, 40), st.sampled_from([None, 1, 3, 8]), st.integers(2, 6)
+)
+@settings(max_examples=120, deadline=None)
+def test_any_design_is_refused_in_one_sentence_or_keeps_its_promises(seed, images, prompts, strata, n_folds):
+    rng = np.random.default_rng(seed)
+    label, text = rng.integers(-1, 2, images), rng.integers(0, prompts, images)
+    stratum = None if strata is None else text % strata
+    try:
+        design = Design.of(label, text, stratum, n_folds=n_folds, draws=2, seed=seed, permutations=24)
+    except ValueError as error:
+        said = str(error)
+        assert "\n" not in said and any(fix in said for fix in ("label", "add prompts", "data.folds=")), said
+        return
+    for fold in (design.base, *design.folds):
+        for same in np.unique(text) if len(np.unique(text)) > 1 else ():
+            assert len(set(fold[text == same])) == 1, "images of one text share a fold"
+    assert all({0, 1} <= set(label[design.base == k]) for k in range(n_folds))
+    good, keys = design.good, design.stratum[design.known]
+    for drawn in design.labellings:
+        assert all(drawn[keys == key].sum() == good[keys == key].sum() for key in np.unique(keys))
+    assert np.array_equal(design.labellings[0], good)
 
 
 def test_constant_scores_are_one_half_with_p_one():
