@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 PSEUDO_BLOCKS = ("xt", "x0")
@@ -11,6 +12,7 @@ _BLOCK = re.compile(r"(double|single)\.(\d+)|xt|x0")
 _CELL = re.compile(r"(?P<block>[a-z0-9.]+)/t(?P<timestep>\d+)")
 
 
+@lru_cache(maxsize=1024)
 def block_key(block: str) -> tuple[int, int]:
     """Sort key that puts blocks in network order: xt, x0, double.0, double.1, ..., single.0, ...
 
@@ -36,6 +38,7 @@ class Cell(NamedTuple):
         return f"{self.block}/t{self.timestep}"
 
     @classmethod
+    @lru_cache(maxsize=8192)  # every image's file names the same cells
     def parse(cls, text: str) -> "Cell":
         """Inverse of `str`.
 

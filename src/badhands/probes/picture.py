@@ -86,10 +86,10 @@ class Previews:
 
 def hand_mask(cache: ActivationCache, image: int) -> NDArray[np.bool_]:
     """bool[h, w]: labelled hand tokens of one image."""
-    rows = (cache.tokens.image == image) & np.isin(cache.tokens.label, (GOOD, BAD))
+    mine = slice(*np.searchsorted(cache.tokens.image, [image, image + 1]))
     h, w = cache.images[image].grid
     mask = np.zeros(h * w, bool)
-    mask[cache.tokens.token[rows]] = True
+    mask[cache.tokens.token[mine][np.isin(cache.tokens.label[mine], (GOOD, BAD))]] = True
     return mask.reshape(h, w)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,12 @@ def is_finite(tensor: torch.Tensor) -> bool:
     return not tensor.numel() or all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(tensor))
 
 
+@lru_cache(maxsize=64)
+def _cells(names: tuple[str, ...]) -> tuple[Cell, ...]:
+    """The cells among the tensors of a file, which most files of a study have in common."""
+    return in_order(Cell.parse(name) for name in names if name not in _TABLE)
+
+
 class ImageFile:
     """The header of one activation file, checked; rows are read on demand.
 
@@ -141,14 +148,21 @@ class ImageFile:
                 if not 2 <= length <= size - 8:
                     raise ValueError("its header is cut off")
                 header = json.loads(file.read(length))
+                self._start = 8 + length
+                places = [header[name]["data_offsets"] for name in _TABLE]
+                raw = [os.pread(file.fileno(), end - begin, self._start + begin) for begin, end in places]
             self.meta: dict[str, Any] = json.loads(header.pop("__metadata__")["badhands"])
-            self._start = 8 + length
             self._extents = {name: (_DTYPES[x["dtype"]], x["shape"], x["data_offsets"]) for name, x in header.items()}
             end = max(offsets[1] for _, _, offsets in self._extents.values())
             if size != self._start + end:
                 raise ValueError(f"it has {size} bytes, its header says {self._start + end}")
-            self.tokens = self.table("tokens").numpy()
-            self.cells = in_order(Cell.parse(name) for name in self._extents if name not in _TABLE)
+            self.tables = {
+                name: np.frombuffer(data, np.int32 if name == "tokens" else np.uint8)
+                for name, data in zip(_TABLE, raw, strict=True)
+            }
+            """Labels: `tokens` int32[n], `classes` and `kinds` uint8[n]."""
+            self.tokens = self.tables["tokens"]
+            self.cells = _cells(tuple(self._extents))
         except (ValueError, KeyError, TypeError) as error:
             reason = error if isinstance(error, ValueError) else f"no {error}"
             raise ValueError(f"{path} is damaged ({reason}): remove it, then run extract again") from None
@@ -165,10 +179,7 @@ class ImageFile:
 
     def table(self, name: str) -> torch.Tensor:
         """`tokens`, `classes` or `kinds`: [n]."""
-        dtype, shape, _ = self._extents[name]
-        out = torch.empty(shape, dtype=dtype)
-        self.read_into(name, out)
-        return out
+        return torch.from_numpy(self.tables[name].copy())
 
     def read_into(self, name: str, out: torch.Tensor) -> None:
         """Fill `out` (contiguous, of the stored shape and dtype) straight from the file: one copy."""

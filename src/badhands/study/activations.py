@@ -50,13 +50,18 @@ class ActivationCache:
         folder: holds the `<id>.safetensors` files.
         images: which images, in which order; None takes every file, by id.
         ids: with images=None, which of the files.
+        opened: another cache of the folder, whose files need not be opened again.
 
     Raises:
         ValueError: no files, a file that is missing or damaged, cells of unequal width or dtype, steps that disagree.
     """
 
     def __init__(
-        self, folder: Path | str, images: Sequence[ImageInfo] | None = None, ids: Collection[str] | None = None
+        self,
+        folder: Path | str,
+        images: Sequence[ImageInfo] | None = None,
+        ids: Collection[str] | None = None,
+        opened: "ActivationCache | None" = None,
     ):
         self.folder = Path(folder)
         if images is None and ids is None:
@@ -64,21 +69,24 @@ class ActivationCache:
         else:
             names = sorted(ids or ()) if images is None else [info.id for info in images]
             paths = [self.folder / f"{name}.safetensors" for name in names]
-            absent = [path.stem for path in paths if not path.exists()]
+        known = {file.path: file for file in opened.files} if opened is not None else {}
+        if images is not None or ids is not None:
+            absent = [path.stem for path in paths if path not in known and not path.exists()]
             if absent:
                 raise ValueError(f"{self.folder} lacks the activations of {_some(absent)}: run extract.py")
         if not paths:
             raise ValueError(f"{self.folder} holds no activations: run extract.py first")
-        self.files = tuple(ImageFile(path) for path in paths)
+        self.files = tuple(known[path] if path in known else ImageFile(path) for path in paths)
         self.meta: tuple[dict[str, Any], ...] = tuple(file.meta for file in self.files)
         """Per image, what `write_image` was given: prompt, seed, grid, steps, label digest ..."""
         self.images = tuple(images) if images is not None else tuple(map(_info, self.files))
-        held = [set(file.cells) for file in self.files]
-        self.cells: tuple[Cell, ...] = in_order(set.intersection(*held))
+        of_file = {file.cells: set(file.cells) for file in self.files}  # of most, the same
+        held = [of_file[file.cells] for file in self.files]
+        self.cells: tuple[Cell, ...] = in_order(set.intersection(*of_file.values()))
         """Cells that every image has, in network order."""
         self.missing: dict[Cell, tuple[str, ...]] = {
             cell: tuple(info.id for info, cells in zip(self.images, held, strict=True) if cell not in cells)
-            for cell in in_order(set.union(*held))
+            for cell in in_order(set.union(*of_file.values()))
             if cell not in self.cells
         }
         """Cells that only some images have, with the images that lack them."""
@@ -145,7 +153,7 @@ class ActivationCache:
 
     def _token_table(self) -> TokenTable:
         counts = [len(file) for file in self.files]
-        classes, kinds = ([file.table(name).numpy() for file in self.files] for name in ("classes", "kinds"))
+        classes, kinds = ([file.tables[name] for file in self.files] for name in ("classes", "kinds"))
         return TokenTable(
             image=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
             token=np.concatenate([file.tokens for file in self.files]),

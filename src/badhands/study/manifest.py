@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -88,6 +89,7 @@ class Manifest:
     def __post_init__(self) -> None:
         self.path = Path(self.path)
         self._journal = _ById(self.path)
+        self._reading = threading.Lock()
 
     def append(self, entry: ImageEntry) -> bool:
         """Add an image, on disk when this returns. An entry that is there already (another worker's) is left alone.
@@ -107,17 +109,27 @@ class Manifest:
     @property
     def entries(self) -> tuple[ImageEntry, ...]:
         """All images, in the order of the file."""
-        return tuple(ImageEntry.from_json(row) for row in self._journal.rows())
+        return tuple(self._read().parsed)
 
     @property
-    def by_id(self) -> dict[str, ImageEntry]:
+    def by_id(self) -> Mapping[str, ImageEntry]:
         """Raises ValueError where two lines have one id."""
-        found: dict[str, ImageEntry] = {}
-        for entry in self.entries:
-            if entry.id in found:
-                raise ValueError(f"{self.path}: two lines have the id {entry.id!r}; remove one")
-            found[entry.id] = entry
-        return found
+        read = self._read()
+        if len(read.entry_of) < len(read.parsed):
+            seen: set[str] = set()
+            twice = next(entry.id for entry in read.parsed if entry.id in seen or seen.add(entry.id))
+            raise ValueError(f"{self.path}: two lines have the id {twice!r}; remove one")
+        return read.entry_of
+
+    def _read(self) -> "_ById":
+        """The journal with all its lines parsed, each once: some ask for an image at a time, and from threads."""
+        with self._reading:
+            rows, parsed = self._journal.rows(), self._journal.parsed
+            for row in rows[len(parsed) :]:
+                entry = ImageEntry.from_json(row)
+                parsed.append(entry)
+                self._journal.entry_of.setdefault(entry.id, entry)
+            return self._journal
 
     def sort(self, order: Mapping[str, int]) -> None:
         """Bring the lines into this order of ids (unknown ids last, as they stood): several workers, one file."""
@@ -130,6 +142,8 @@ class _ById(Journal):
     def _forget(self) -> None:
         super()._forget()
         self.by_id: dict[Any, dict[str, Any]] = {}
+        self.parsed: list[ImageEntry] = []
+        self.entry_of: dict[str, ImageEntry] = {}
 
     def _take(self, row: dict[str, Any], start: int, size: int) -> None:
         super()._take(row, start, size)

@@ -67,7 +67,7 @@ def select(
         )
     chosen = choose_images(cache, selection, strata)
     if len(chosen) < len(cache.images):
-        cache = ActivationCache(cache.folder, [cache.images[i] for i in chosen])
+        cache = ActivationCache(cache.folder, [cache.images[i] for i in chosen], opened=cache)
     refuse_copies(cache)
     baselines = [c for c in cache.cells if c.block in PSEUDO_BLOCKS and c.timestep in selection.timesteps]
     cache.cells = in_order([*wanted, *baselines])

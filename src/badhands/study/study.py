@@ -130,7 +130,7 @@ class Study:
         ids = None if choice is None else set(choice.ids) - set(choice.refused)
         whole = ActivationCache(folder, ids=ids)
         ordered = sorted(whole.images, key=lambda info: (position.get(info.id, len(position)), info.id))
-        return ActivationCache(folder, ordered)
+        return ActivationCache(folder, ordered, opened=whole)
 
     def relabelled(self, choice: Choice) -> list[str]:
         """Images of the choice whose label has changed (or gone) since they were chosen."""
