@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from badhands.measures.contrasts import Contrast
 from badhands.measures.gaussianity import excess_kurtosis
 from badhands.measures.projections import leading_beside, principal
-from badhands.measures.scores import PairTable, Rules, held_out, mass_mean, qda, training_sides
+from badhands.measures.scores import Rules, TokenPairs, held_out, mass_mean, qda, training_sides
 from badhands.measures.sides import CellSums
 
 
@@ -96,12 +96,12 @@ def test_rules_are_the_gaussian_ones_fitted_on_other_images():
         np.testing.assert_allclose(quadratic[test], log_ratio, atol=2e-3)
 
 
-def test_pair_table_is_the_auroc_with_images_weighted_equally():
+def test_token_pairs_give_the_auroc_with_images_weighted_equally():
     chosen, _, x, row = contrast_with_tokens(14, 3, 1, shift=1.0)
     scores = np.round(2 * x[:, 0])  # with many ties
     weight = 1 / np.bincount(row)[row]
     expected = roc_auc_score(chosen.role[row], scores, sample_weight=weight)
-    pairs = PairTable.of(chosen, scores, row, np.zeros(14, int))
+    pairs = TokenPairs.of(chosen, scores, row, np.zeros(14, int))
     assert pairs.auroc == pytest.approx(expected)
     fold = np.arange(14) // 7
     token_fold, good = fold[row], chosen.role[row]
@@ -109,7 +109,7 @@ def test_pair_table_is_the_auroc_with_images_weighted_equally():
         roc_auc_score(good[of], scores[of], sample_weight=weight[of]) for of in (token_fold == 0, token_fold == 1)
     ]
     share = [chosen.role[fold == f].sum() * (~chosen.role[fold == f]).sum() for f in (0, 1)]
-    assert PairTable.of(chosen, scores, row, fold).auroc == pytest.approx(np.average(within, weights=share))
+    assert TokenPairs.of(chosen, scores, row, fold).auroc == pytest.approx(np.average(within, weights=share))
     moved = pairs.influence(14)
     assert moved.sum() == pytest.approx(0, abs=1e-9) and np.abs(moved).max() > 0.1
 
@@ -136,7 +136,7 @@ def test_variances_help_qda_only_where_they_differ():
         chosen, sums, x, row = contrast_with_tokens(40, 10, 9, shift=0.3, spread=spread)
         fold = np.arange(40) // 2 % 5
         auroc = [
-            PairTable.of(chosen, scores_of(chosen, sums, x, row, fold, fit), row, fold).auroc
+            TokenPairs.of(chosen, scores_of(chosen, sums, x, row, fold, fit), row, fold).auroc
             for fit in (mass_mean, qda)
         ]
         gains[spread] = auroc[1] - auroc[0]

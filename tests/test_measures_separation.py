@@ -11,11 +11,11 @@ from scipy.stats import multivariate_normal, norm
 
 from badhands.measures.contrasts import Contrast
 from badhands.measures.nulls import (
+    LeftOut,
     distance_terms,
     labellings,
-    one_left_out,
+    over_left_out,
     over_permutations,
-    over_weights,
 )
 from badhands.measures.reduced import full_distances, outer_sums
 from badhands.measures.separation import (
@@ -54,8 +54,8 @@ def measured(chosen, sums, count=200, seed=0):
     value = float(distance_terms(sides(sums, observed(chosen)))[0, :2].sum())
     design = design_of(chosen, count, seed)
     null = over_permutations(sums, labellings(chosen, design), distance_terms).sum(1).numpy()
-    kept_good, kept_bad, role = one_left_out(chosen, design)
-    left_out = over_weights(sums, kept_good, kept_bad, distance_terms).sum(1).numpy()
+    one_less = LeftOut.of(chosen, design)
+    left_out, role = over_left_out(sums, one_less, distance_terms).sum(1).numpy(), one_less.role
     corrected = value - null.mean()
     return value, null, corrected, quadratic_interval(corrected, float(jackknife_variance(left_out, role)), null)
 

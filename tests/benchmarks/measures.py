@@ -26,7 +26,7 @@ from synthetic import full_cache
 from badhands.cells import Cell
 from badhands.measures.contrasts import make_contrast
 from badhands.measures.moments import Groups, GroupSums, Moments, stream_moments
-from badhands.measures.nulls import distance_terms, labellings, one_left_out, over_permutations, over_weights
+from badhands.measures.nulls import LeftOut, distance_terms, labellings, over_left_out, over_permutations
 from badhands.measures.projections import principal
 from badhands.measures.sides import CellSums, observed, sides
 from badhands.study.activations import ActivationCache
@@ -95,11 +95,11 @@ def part_nulls(cache: ActivationCache, path: Path) -> None:
 
     def all_cells() -> None:
         design = design_of(cache, permutations=2000)
-        labels, (good, bad, _) = labellings(chosen, design), one_left_out(chosen, design)
+        labels, one_less = labellings(chosen, design), LeftOut.of(chosen, design)
         for cell in moments.cells:
             sums = CellSums.of(chosen, *moments.sums(cell))
             over_permutations(sums, labels, distance_terms)
-            over_weights(sums, good, bad, distance_terms)
+            over_left_out(sums, one_less, distance_terms)
 
     spent, processor = seconds(all_cells)
     print(f"nulls: 2,000 permutations + the jackknife of {len(moments.cells)} cells in {spent:.1f} s "

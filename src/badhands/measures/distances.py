@@ -12,11 +12,11 @@ from badhands.cells import Cell
 from badhands.measures.contrasts import Contrast
 from badhands.measures.moments import Moments
 from badhands.measures.nulls import (
+    LeftOut,
     distance_terms,
     labellings,
-    one_left_out,
+    over_left_out,
     over_permutations,
-    over_weights,
     top10_share,
 )
 from badhands.measures.separation import corrected_mean_term
@@ -56,7 +56,7 @@ class Distances:
 
     def __post_init__(self) -> None:
         self._permuted: Tensor = labellings(self.contrast, self.design)
-        self._kept_good, self._kept_bad, self._role = one_left_out(self.contrast, self.design)
+        self._one_less = LeftOut.of(self.contrast, self.design)
 
     def test(self, cell: Cell, sums: CellSums) -> Distance:
         """Of one cell, what the gate asks for."""
@@ -74,8 +74,7 @@ class Distances:
         gap = both.gap[0].double().numpy()
         extra = np.add(*(noise(*image_means(self.contrast, sums, good)) for good in (True, False)))
         share = float(top10_share(both)[0])
-        dropped = over_weights(sums, self._kept_good, self._kept_bad, distance_terms)
-        self.left_out[cell] = dropped.double().numpy()
+        self.left_out[cell] = over_left_out(sums, self._one_less, distance_terms).double().numpy()
         for name in TERMS:
             unbiased = corrected_mean_term(gap, extra, sbar) if name == "db_mean" else None
             self._term_rows(cell, one, name, unbiased)
@@ -86,7 +85,7 @@ class Distances:
     def _term_rows(self, cell: Cell, one: Distance, name: str, unbiased: float | None) -> None:
         parts = TERMS[name]
         value, null = float(one.terms[parts].sum()), one.null[:, parts].sum(1)
-        variance = float(jackknife_variance(self.left_out[cell][:, parts].sum(1), self._role))
+        variance = float(jackknife_variance(self.left_out[cell][:, parts].sum(1), self._one_less.role))
         corrected = value - float(null.mean()) if unbiased is None else unbiased
         self._row(cell, f"{name}_plugin", value)
         self._row(cell, f"{name}_null", float(null.mean()), np.quantile(null, [0.025, 0.975]), "permutation")
@@ -108,13 +107,13 @@ class Distances:
     def combined(self, weights: dict[Cell, float], level: float) -> tuple[float, float, float]:
         """Corrected D_B summed over cells with weights, such as late minus early, with its interval."""
         value, null = 0.0, np.zeros(len(self._permuted))
-        left_out = np.zeros(len(self._kept_good))
+        left_out = np.zeros(len(self._one_less))
         for cell, weight in weights.items():
             one = self.found[cell]
             value += weight * float(one.terms.sum() - one.null.sum(1).mean())
             null += weight * one.null.sum(1)
             left_out += weight * self.left_out[cell].sum(1)
-        variance, distance = float(jackknife_variance(left_out, self._role)), min(weights.values()) > 0
+        variance, distance = float(jackknife_variance(left_out, self._one_less.role)), min(weights.values()) > 0
         return value, *quadratic_interval(value, variance, null, level, distance)
 
     def _row(

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 
 from badhands.cells import Cell
 from badhands.measures.distances import sums_of
@@ -21,14 +22,18 @@ RIDGE = "ridge"
 
 
 def score_cells(
-    plan: Plan, moments: Moments, cells: Sequence[Cell] | None = None, influences: int = INFLUENCES
+    plan: Plan,
+    moments: Moments,
+    cells: Sequence[Cell] | None = None,
+    influences: int = INFLUENCES,
+    device: torch.device | str = "cpu",
 ) -> Scored:
     """Out-of-fold AUROC with its null; of all cells, the latents included, unless told which. `influences`: see
     `stats.headline.headline`."""
     assert np.array_equal(plan.main.images, plan.design.known), "the headline compares all labelled images"
 
     def one(cell: Cell) -> Scored:
-        features = image_features(plan.main, sums_of(moments, plan.main, cell))
+        features = image_features(plan.main, sums_of(moments, plan.main, cell, device))
         return headline([str(cell)], [features], plan.design, 1, influences)
 
     return Scored.joined(spread(one, plan.cells if cells is None else cells))

@@ -42,8 +42,8 @@ def image_features(contrast: Contrast, sums: CellSums) -> Features:
     both = torch.cat([mean, q / n], 1)
 
     def features(train: np.ndarray) -> Tensor:
-        share = torch.zeros(len(both))
-        share[train] = 1 / len(train)
+        share = torch.zeros(len(both), device=both.device)
+        share[torch.from_numpy(train).to(both.device)] = 1 / len(train)
         centre, square = (share @ both).view(2, -1)
         variance = square - centre.square()
         return (mean - centre) / torch.where(variance > 1e-9, variance.clamp(min=1e-9).sqrt(), torch.inf)

@@ -5,6 +5,7 @@ The same permutations serve all cells (the same images are in all of them), so a
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -40,18 +41,36 @@ def labellings(contrast: Contrast, design: Design) -> Tensor:
     return torch.from_numpy((contrast.good ^ flipped).astype(np.float32))
 
 
-def one_left_out(contrast: Contrast, design: Design) -> tuple[Tensor, Tensor, np.ndarray | None]:
-    """Weights with one image (or one prompt's images, where there are many prompts) left out, for the jackknife.
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """One image (or one prompt's images, where there are many prompts) left out at a time, for the jackknife."""
 
-    Returns:
-        float32[k, r] of the good side and of the bad side; bool[k] class of the image, None for whole prompts.
-    """
-    cluster = design.clusters(contrast.images)
-    keep = torch.from_numpy((cluster[contrast.image] != np.arange(cluster.max() + 1)[:, None]).astype(np.float32))
-    good = torch.from_numpy(contrast.good.astype(np.float32))
-    alone = len(keep) == len(contrast.images)
-    role = contrast.role[np.argsort(cluster)] if alone else None
-    return keep * good, keep * (1 - good), role
+    of_row: np.ndarray
+    """int[r], which of the k clusters each row of a contrast belongs to."""
+    good: np.ndarray
+    """bool[r], its side."""
+    role: np.ndarray | None
+    """bool[k], class of the image; None for whole prompts."""
+
+    @classmethod
+    def of(cls, contrast: Contrast, design: Design) -> "LeftOut":
+        cluster = design.clusters(contrast.images)
+        alone = int(cluster.max()) + 1 == len(contrast.images)
+        return cls(cluster[contrast.image], contrast.good, contrast.role[np.argsort(cluster)] if alone else None)
+
+    def __len__(self) -> int:
+        return int(self.of_row.max()) + 1
+
+    def sums(self, values: Tensor, side: bool, clusters: range) -> Tensor:
+        """Sums over the rows of a side without those of one cluster: [r, ...] -> [clusters, ...].
+
+        The cluster's own rows are taken off the whole, so the work does not grow with its square.
+        """
+        mine = self.good == side
+        some = np.flatnonzero(mine & (self.of_row >= clusters.start) & (self.of_row < clusters.stop))
+        where, rows = (torch.from_numpy(x).to(values.device) for x in (self.of_row[some] - clusters.start, some))
+        own = values.new_zeros(len(clusters), *values.shape[1:]).index_add_(0, where, values[rows])
+        return values[torch.from_numpy(np.flatnonzero(mine)).to(values.device)].sum(0) - own
 
 
 def over_permutations(sums: CellSums, good: Tensor, statistic: Statistic) -> Tensor:
@@ -59,10 +78,15 @@ def over_permutations(sums: CellSums, good: Tensor, statistic: Statistic) -> Ten
     return _all(lambda chunk: statistic(sides(sums, chunk)), good.split(CHUNK), sums)
 
 
-def over_weights(sums: CellSums, good: Tensor, bad: Tensor, statistic: Statistic) -> Tensor:
-    """The statistic under every weighting of the rows, [count, k]."""
-    pairs = zip(good.split(CHUNK), bad.split(CHUNK), strict=True)
-    return _all(lambda pair: statistic(sides(sums, *pair)), pairs, sums)
+def over_left_out(sums: CellSums, left_out: LeftOut, statistic: Statistic) -> Tensor:
+    """The statistic without each cluster in turn, [clusters, k]."""
+
+    def work(some: range) -> Tensor:
+        on_good, on_bad = ([left_out.sums(x, side, some) for x in (sums.n, sums.s, sums.q)] for side in (True, False))
+        return statistic(Sides.of(on_good, on_bad))
+
+    clusters = range(len(left_out))
+    return _all(work, [clusters[begin : begin + CHUNK] for begin in clusters[::CHUNK]], sums)
 
 
 def _all(work: Callable[[Item], Tensor], chunks: Iterable[Item], sums: CellSums) -> Tensor:

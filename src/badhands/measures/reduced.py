@@ -1,5 +1,7 @@
 """Distance with full covariance (Eq. 7), on a few components, where its covariances can be trusted."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -20,9 +22,15 @@ def outer_sums(y: Tensor, row: Tensor, rows: int) -> tuple[Tensor, Tensor, Tenso
 
 def full_distances(sums: tuple[Tensor, Tensor, Tensor], good: Tensor, bad: Tensor) -> Tensor:
     """Plug-in D_B (Eq. 7) under b weightings of the rows, good and bad side float[b, r]: float64[b]."""
+    weighted = [[weight.double() @ part for part in (sums[0][:, None], sums[1], sums[2])] for weight in (good, bad)]
+    return distances_of(*([n[:, 0], s, outer] for n, s, outer in weighted))
+
+
+def distances_of(on_good: Sequence[Tensor], on_bad: Sequence[Tensor]) -> Tensor:
+    """The same from the sums of each side: tokens [b], y [b, k], y y' [b, k * k]."""
     moments = []
-    for weight in (good.double(), bad.double()):
-        n, s, outer = (weight @ part for part in (sums[0][:, None], sums[1], sums[2]))
+    for n, s, outer in (on_good, on_bad):
+        n = n[:, None]
         mean = s / n
         k = mean.shape[1]
         covariance = (outer / n).view(-1, k, k) - mean[:, :, None] * mean[:, None, :]

@@ -13,6 +13,7 @@ from torch import Tensor
 from badhands.measures.contrasts import Contrast
 from badhands.measures.separation import bhattacharyya, certified_distance, equivalent_distance, kde_distance
 from badhands.measures.sides import CellSums, Sides, sides
+from badhands.stats.auroc import below
 from badhands.stats.intervals import auroc_interval, standard_error
 from badhands.stats.threads import blocks
 
@@ -79,45 +80,39 @@ def qda(fitted: Sides) -> Rules:
 
 
 @dataclass(frozen=True, eq=False)
-class PairTable:
-    """For every good side i and bad side j of images, the chance that a token of i scores above a token of j."""
+class TokenPairs:
+    """Token AUROC within folds, every pair of a good and a bad side of images counting the same."""
 
-    above: np.ndarray
-    """float64[good rows, bad rows]."""
-    pairs: np.ndarray
-    """bool[good rows, bad rows], both were held out by the same fold."""
-    good_image: np.ndarray
-    bad_image: np.ndarray
+    auroc: float
+    excess: np.ndarray
+    """float64[rows], the share of pairs that a row wins beyond what the AUROC leads to expect, in pairs."""
+    image: np.ndarray
+    """int[rows]"""
+    pairs: int
 
     @classmethod
-    def of(cls, contrast: Contrast, scores: np.ndarray, row: np.ndarray, fold: np.ndarray) -> "PairTable":
+    def of(cls, contrast: Contrast, scores: np.ndarray, row: np.ndarray, fold: np.ndarray) -> "TokenPairs":
         """`scores` float[n] of tokens in rows int[n] of the contrast; fold int[J] of its images."""
-        order = np.argsort(row, kind="stable")
-        scores, row = scores[order], row[order]
-        good = contrast.good[row]
-        good_rows, starts, sizes = np.unique(row[good], return_index=True, return_counts=True)
-        bad_rows, column, bad_sizes = np.unique(row[~good], return_inverse=True, return_counts=True)
-        ranked = np.argsort(scores[~good])
-        below = np.zeros((len(ranked) + 1, len(bad_rows)), np.float32)
-        below[np.arange(1, len(ranked) + 1), column.reshape(-1)[ranked]] = 1
-        below = below.cumsum(0, out=below)
-        sorted_bad = scores[~good][ranked]
-        left, right = (np.searchsorted(sorted_bad, scores[good], side) for side in ("left", "right"))
-        wins = np.add.reduceat(below[left].astype(np.float64) + below[right], starts, axis=0)
-        good_image, bad_image = contrast.image[good_rows], contrast.image[bad_rows]
-        pairs = fold[good_image][:, None] == fold[bad_image]
-        return cls(wins / (2 * sizes[:, None] * bad_sizes), pairs, good_image, bad_image)
-
-    @property
-    def auroc(self) -> float:
-        """Token AUROC within folds, every pair of images counting the same."""
-        return float((self.above * self.pairs).sum() / self.pairs.sum())
+        rows = len(contrast.good)
+        tokens = np.bincount(row, minlength=rows)
+        weight, good, of_row = 1 / tokens[row], contrast.good[row], fold[contrast.image]
+        won, met, pairs = np.zeros(rows), np.zeros(rows), 0
+        for f in np.unique(of_row):
+            mine = np.flatnonzero(of_row[row] == f)
+            mine = mine[np.argsort(scores[mine], kind="stable")]
+            ranked, side, share = scores[mine], good[mine], weight[mine]
+            above = np.where(side, below(ranked, share * ~side), share[side].sum() - below(ranked, share * side))
+            won += np.bincount(row[mine], share * above, minlength=rows)
+            here = (of_row == f) & (tokens > 0)
+            n_good, n_bad = int((here & contrast.good).sum()), int((here & ~contrast.good).sum())
+            met[here] = np.where(contrast.good[here], n_bad, n_good)
+            pairs += n_good * n_bad
+        auroc = float(won[contrast.good].sum() / pairs)
+        return cls(auroc, won - auroc * met, contrast.image, pairs)
 
     def influence(self, images: int) -> np.ndarray:
         """float64[images], as `stats.auroc.placements`."""
-        excess = (self.above - self.auroc) * self.pairs
-        moved = np.bincount(self.good_image, excess.sum(1), minlength=images)
-        return (moved + np.bincount(self.bad_image, excess.sum(0), minlength=images)) * images / self.pairs.sum()
+        return np.bincount(self.image, self.excess, minlength=images) * images / self.pairs
 
 
 def held_out(
@@ -129,7 +124,7 @@ def held_out(
         scores: float[n], positive = good, of tokens in rows int[n] of the contrast.
         fold, cluster: int[J] of its images. widening: what refitting adds to the spread of fixed scores.
     """
-    pairs = PairTable.of(contrast, scores, row, fold)
+    pairs = TokenPairs.of(contrast, scores, row, fold)
     error = widening * float(standard_error(pairs.influence(len(contrast.images)), cluster))
     metrics = {"auroc": (pairs.auroc, *auroc_interval(pairs.auroc, error, contrast.role))}
     value, low, high = map(equivalent_distance, metrics["auroc"])

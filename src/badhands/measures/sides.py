@@ -1,5 +1,6 @@
 """From sums by image to means and variances of the good and the bad side, for one labelling or thousands at once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -66,6 +67,15 @@ class Sides:
     var_good: Tensor
     var_bad: Tensor
 
+    @classmethod
+    def of(cls, on_good: Sequence[Tensor], on_bad: Sequence[Tensor]) -> "Sides":
+        """From weight [b], sum x and sum x^2 [b, d] of each side; the sums are overwritten."""
+        found = []
+        for n, s, q in (on_good, on_bad):
+            mean = s.div_(n[:, None])
+            found.append((mean, q.div_(n[:, None]).addcmul_(mean, mean, value=-1).clamp_(min=FLOOR)))
+        return cls(found[0][0], found[1][0], found[0][1], found[1][1])
+
     def cpu(self) -> "Sides":
         return Sides(self.mean_good.cpu(), self.mean_bad.cpu(), self.var_good.cpu(), self.var_bad.cpu())
 
@@ -88,11 +98,7 @@ def sides(sums: CellSums, good: Tensor, bad: Tensor | None = None) -> Sides:
     on_bad = [t - g for t, g in zip(totals, on_good, strict=True)] if bad is None else [
         bad @ x for x in (sums.n, sums.s, sums.q)
     ]  # fmt: skip
-    found = []
-    for n, s, q in (on_good, on_bad):
-        mean = s.div_(n[:, None])
-        found.append((mean, q.div_(n[:, None]).addcmul_(mean, mean, value=-1).clamp_(min=FLOOR)))
-    return Sides(found[0][0], found[1][0], found[0][1], found[1][1])
+    return Sides.of(on_good, on_bad)
 
 
 def observed(contrast: Contrast) -> Tensor:

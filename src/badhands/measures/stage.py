@@ -73,7 +73,7 @@ def measure(
         run_dir / "moments.npz",
         threads=config.threads,
     )
-    headline = score_cells(plan, moments)
+    headline = score_cells(plan, moments, device=device)
     headline.save(run_dir / "headline.npz")
     table, pca, agree = (LongTable(cache.steps) for _ in range(3))
     tables: dict[str, pd.DataFrame] = {}

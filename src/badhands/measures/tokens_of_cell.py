@@ -12,10 +12,10 @@ from badhands.measures.contrasts import HAND, Contrast
 from badhands.measures.directions import expected_gap, participation_ratio
 from badhands.measures.gaussianity import excess_kurtosis, score_kurtosis
 from badhands.measures.image_scores import REFITS
-from badhands.measures.nulls import labellings, one_left_out
+from badhands.measures.nulls import LeftOut, labellings
 from badhands.measures.plan import Plan
 from badhands.measures.projections import leading_beside, principal
-from badhands.measures.reduced import full_distances, outer_sums
+from badhands.measures.reduced import distances_of, full_distances, outer_sums
 from badhands.measures.scores import Rules, held_out, mass_mean, qda, training_sides
 from badhands.measures.separation import bayes_error_bounds
 from badhands.measures.settings import MeasureConfig
@@ -64,7 +64,7 @@ class TokenPass:
         self.shown = self._points(rng)
         main, design = self.plan.main, self.plan.design
         self._permuted = labellings(main, design)[:REFITS]
-        self._kept_good, self._kept_bad, self._role = one_left_out(main, design)
+        self._one_less = LeftOut.of(main, design)
 
     def add(self, cell: Cell, sums: dict[str, CellSums], widening: float) -> None:
         """All rows of one cell. `sums` by contrast name; `widening` of `held_out`."""
@@ -179,7 +179,10 @@ class TokenPass:
         as_it_is = observed(main)
         value = float(full_distances(sums, as_it_is, 1 - as_it_is)[0])
         null = full_distances(sums, self._permuted, 1 - self._permuted).numpy()
-        variance = jackknife_variance(full_distances(sums, self._kept_good, self._kept_bad).numpy(), self._role)
+        without = [
+            [self._one_less.sums(part, side, range(len(self._one_less))) for part in sums] for side in (True, False)
+        ]
+        variance = jackknife_variance(distances_of(*without).numpy(), one_less.role)
         corrected = value - float(null.mean())
         interval = quadratic_interval(corrected, float(variance), null)
         name = f"db_full{y.shape[1]}"

@@ -53,9 +53,9 @@ def placements(score: ArrayLike, good: ArrayLike, fold: ArrayLike | None = None)
         n_bad = s.shape[-1] - n_good
         order = np.broadcast_to(np.argsort(s, -1), g.shape)
         ranked, ours = np.take_along_axis(np.broadcast_to(s, g.shape), order, -1), np.take_along_axis(g, order, -1)
-        below = np.where(ours, _below(ranked, ~ours), n_good - _below(ranked, ours))
+        won_of = np.where(ours, below(ranked, ~ours), n_good - below(ranked, ours))
         beaten = np.empty(g.shape)
-        np.put_along_axis(beaten, order, below, -1)
+        np.put_along_axis(beaten, order, won_of, -1)
         won[..., at], met[..., at] = beaten, np.where(g, n_bad, n_good)
         pairs = pairs + n_good * n_bad
         total = total + np.where(g, beaten, 0).sum(-1, keepdims=True)
@@ -129,11 +129,11 @@ def _won_weighted(score: NDArray[Any], good: NDArray[Any], weight: Floats) -> tu
         return np.take_along_axis(np.broadcast_to(values, shape), np.broadcast_to(order, shape), -1)
 
     of_good, of_bad = sorted_(weight * good), sorted_(weight * ~good)
-    won = (of_good * _below(ranked, of_bad)).sum(-1)
+    won = (of_good * below(ranked, of_bad)).sum(-1)
     return won, of_good.sum(-1) * of_bad.sum(-1)
 
 
-def _below(ranked: NDArray[Any], weight: NDArray[Any]) -> Floats:
+def below(ranked: NDArray[Any], weight: NDArray[Any]) -> Floats:
     """Weight of what lies below each of the ascending scores, of equal ones (and itself) half: [..., n]."""
     up_to = weight.cumsum(-1, dtype=np.float64)
     new = np.ones(ranked.shape, bool)

@@ -9,7 +9,7 @@ from torch import Tensor
 from badhands.stats.auroc import auroc, placements
 from badhands.stats.design import Design
 from badhands.stats.intervals import Scored
-from badhands.stats.ridge import Features, held_out_map
+from badhands.stats.ridge import Features, held_out_scores
 from badhands.stats.threads import spread
 
 INFLUENCES = 60
@@ -54,8 +54,8 @@ def score_labellings(
     for draw, fold in enumerate(folds):
         order = np.argsort(fold, kind="stable")  # images of one fold side by side are cheaper to compare
         parts = np.split(order, np.flatnonzero(np.diff(fold[order])) + 1)
-        rows = [held_out_map(features, np.flatnonzero(fold != fold[part[0]]), part) for part in parts]
-        score = (y @ torch.cat(rows).T).numpy()
+        found = [held_out_scores(features, np.flatnonzero(fold != fold[part[0]]), part, y) for part in parts]
+        score = torch.cat(found, 1).numpy()
         areas += auroc(score, labels.take(order, 1), fold=fold[order])
         influence[:, order] += placements(score[: len(few)], few[:, order], fold[order])
         own[draw, order] = score[0]
