@@ -1,6 +1,7 @@
 """Closed forms, and the bias that this project must not fall for."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import multivariate_normal, norm
 
 from badhands.measures.contrasts import Contrast
-from badhands.measures.nulls import (
-    LeftOut,
-    distance_terms,
-    labellings,
-    over_left_out,
-    over_permutations,
-)
+from badhands.measures.nulls import LeftOut, distance_terms, labellings, over_left_out, over_permutations
 from badhands.measures.reduced import full_distances, outer_sums
 from badhands.measures.separation import (
     bayes_error_bounds,
@@ -215,3 +210,18 @@ def test_full_distance_from_sums_equals_tokens():
     covariances = [torch.from_numpy(np.cov(s.T, bias=True)) + 1e-3 * torch.eye(3) for s in sides_]
     means = [torch.from_numpy(s.mean(0)) for s in sides_]
     assert float(found[0]) == pytest.approx(float(bhattacharyya_full(*means, *covariances)), rel=1e-6)
+
+
+@pytest.mark.parametrize("of_prompts", [False, True])
+def test_what_is_left_when_an_image_is_taken_off_is_what_the_others_give(of_prompts):
+    """Sums without a cluster are the whole minus its own; the oracle adds up the others."""
+    chosen, sums, _ = images_of(20, 24, 5, 6, seed=3, shift=0.5)
+    design = design_of(chosen, 24)
+    one_less = LeftOut.of(chosen, design)
+    if of_prompts:
+        one_less = replace(one_less, of_row=one_less.of_row // 4, role=None)
+    found = over_left_out(sums, one_less, distance_terms)
+    for k in range(len(one_less)):
+        others = torch.from_numpy(np.flatnonzero(one_less.of_row != k))
+        expected = distance_terms(sides(sums.only(others), observed(chosen)[:, others]))
+        torch.testing.assert_close(found[k : k + 1], expected, rtol=1e-4, atol=1e-5)

@@ -25,8 +25,10 @@ def matrix(shift: float, d: int = 20, seed: int = 1) -> np.ndarray:
     return x * np.geomspace(1, 1000, d) + 50  # scales that standardising must undo
 
 
-def test_held_out_scores_are_scikit_learns_ridge_with_the_mean_eigenvalue_as_penalty():
-    x, d = matrix(1.0), design(draws=2, permutations=24)
+@pytest.mark.parametrize("channels", [8, 20, 120])
+def test_held_out_scores_are_scikit_learns_ridge_with_the_mean_eigenvalue_as_penalty(channels):
+    """With more channels than images by the kernel of images, else by the covariance of channels."""
+    x, d = matrix(1.0, channels), design(draws=2, permutations=24)
     one = headline(["x"], [plain_features(x)], d)
     found = one.score[0]
     for row, fold in zip(found, d.folds, strict=True):

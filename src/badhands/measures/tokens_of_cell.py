@@ -179,10 +179,9 @@ class TokenPass:
         as_it_is = observed(main)
         value = float(full_distances(sums, as_it_is, 1 - as_it_is)[0])
         null = full_distances(sums, self._permuted, 1 - self._permuted).numpy()
-        without = [
-            [self._one_less.sums(part, side, range(len(self._one_less))) for part in sums] for side in (True, False)
-        ]
-        variance = jackknife_variance(distances_of(*without).numpy(), one_less.role)
+        one_less, each = self._one_less, range(len(self._one_less))
+        on_good, on_bad = ([one_less.sums(part, side, each) for part in sums] for side in (True, False))
+        variance = jackknife_variance(distances_of(on_good, on_bad).numpy(), one_less.role)
         corrected = value - float(null.mean())
         interval = quadratic_interval(corrected, float(variance), null)
         name = f"db_full{y.shape[1]}"

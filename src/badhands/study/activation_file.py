@@ -157,7 +157,7 @@ class ImageFile:
             if size != self._start + end:
                 raise ValueError(f"it has {size} bytes, its header says {self._start + end}")
             self.tables = {
-                name: np.frombuffer(data, np.int32 if name == "tokens" else np.uint8)
+                name: np.frombuffer(data, np.int32 if name == "tokens" else np.uint8).copy()
                 for name, data in zip(_TABLE, raw, strict=True)
             }
             """Labels: `tokens` int32[n], `classes` and `kinds` uint8[n]."""
