@@ -1,6 +1,6 @@
 import pytest
 
-from badhands.cells import Cell, grid, in_order
+from badhands.cells import Cell, evenly, grid, in_order
 
 
 def test_a_cell_reads_back_from_its_key():
@@ -23,3 +23,13 @@ def test_grid_holds_every_pair_once():
 def test_other_text_is_refused_with_the_right_form(text):
     with pytest.raises(ValueError, match=r"single\.8"):
         Cell.parse(text)
+
+
+def test_of_many_cells_some_are_taken_evenly_and_of_few_all():
+    everything = grid([*(f"double.{i}" for i in range(19)), *(f"single.{i}" for i in range(38))], range(1, 21))
+    some = evenly(everything, 96)
+    blocks, timesteps = dict.fromkeys(c.block for c in some), dict.fromkeys(c.timestep for c in some)
+    assert 80 <= len(some) <= 96 and len(some) == len(blocks) * len(timesteps)
+    assert {"double.0", "single.37"} <= set(blocks) and {20, 1} <= set(timesteps) and some == in_order(some)
+    assert evenly(everything[:96], 96) == everything[:96]
+    assert len(evenly(grid(["single.0"], range(1, 201)), 96)) == 96

@@ -1,12 +1,16 @@
 """A cell is one (block, timestep) pair: the atom of every table, cache key, plot axis and W&B key."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 PSEUDO_BLOCKS = ("xt", "x0")
 """Not blocks of the transformer, but captured beside them as baselines: packed latent and predicted clean latent."""
+
+COMPARED = 96
+"""Cells that are compared each with each other (cosines, one shared direction); of more, so many, evenly spread. Also
+how many are held in memory together."""
 
 _BLOCK = re.compile(r"(double|single)\.(\d+)|xt|x0")
 _CELL = re.compile(r"(?P<block>[a-z0-9.]+)/t(?P<timestep>\d+)")
@@ -66,6 +70,21 @@ def grid(blocks: Iterable[str], timesteps: Iterable[int]) -> tuple[Cell, ...]:
     """Every block at every timestep, in order."""
     steps = tuple(timesteps)
     return in_order(Cell(block, t) for block in blocks for t in steps)
+
+
+def evenly(cells: Sequence[Cell], most: int) -> tuple[Cell, ...]:
+    """At most so many of the cells of a grid, spread over its blocks and timesteps; all, where they are no more."""
+    if len(cells) <= most:
+        return tuple(cells)
+    blocks, timesteps = list(dict.fromkeys(cell.block for cell in cells)), sorted({cell.timestep for cell in cells})
+    many = min(len(timesteps), max(1, round((most * len(timesteps) / len(blocks)) ** 0.5)))
+    few = min(len(blocks), most // many)
+
+    def some(values: Sequence[Any], count: int) -> list[Any]:
+        return [values[round(i * (len(values) - 1) / max(count - 1, 1))] for i in range(count)]
+
+    chosen = set(grid(some(blocks, few), some(timesteps, many)))
+    return tuple(cell for cell in cells if cell in chosen)
 
 
 def choose_timesteps(wanted: Iterable[int] | Literal["all"], of_steps: int, steps: int) -> tuple[int, ...]:

@@ -14,10 +14,6 @@ from badhands.stats.design import p_value
 
 CHUNK = 32
 """Permutations done at once in all cells."""
-CELLS_AT_ONCE = 96
-"""With more cells, fewer permutations at once."""
-PAIRS = 20_000
-"""Pairs of cells whose null is sorted at once."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +105,7 @@ class CellStack:
         cells = self.s.shape[1]
         first, second = torch.triu_indices(cells, cells, device=self.s.device)
         found = []
-        for chunk in good.split(max(1, CHUNK * CELLS_AT_ONCE // max(cells, CELLS_AT_ONCE))):
+        for chunk in good.split(CHUNK):
             v = self.directions(chunk)
             product = v @ v.mT
             norm = product.diagonal(dim1=1, dim2=2).clamp(min=1e-30).sqrt()
@@ -157,7 +153,7 @@ def agreement(stack: CellStack, can_resolve: np.ndarray, good: Tensor, halves: i
         good: float32[count, r], joint permutations (`nulls.labellings`).
     """
     v = stack.directions(observed(stack.contrast))[0].double().cpu().numpy()
-    null = stack.cosines_null(good).numpy()
+    null = stack.cosines_null(good).double().numpy()
     cosine = cosines(v)
     at = np.triu_indices(len(v))
     disjoint = stack.inner_products_halves(halves, seed)
@@ -165,12 +161,10 @@ def agreement(stack: CellStack, can_resolve: np.ndarray, good: Tensor, halves: i
     resolved = can_resolve & (own > 0)
     root = np.sqrt(np.where(resolved, own, np.nan))
     null_low, null_mean, null_high, p = (np.empty_like(cosine) for _ in range(4))
-    for part in np.array_split(np.arange(null.shape[1]), -(-null.shape[1] // PAIRS)):
-        some, i, j = null[:, part].astype(np.float64), at[0][part], at[1][part]
-        low, high = np.quantile(some, [0.025, 0.975], axis=0)
-        told = ((null_low, low), (null_mean, some.mean(0)), (null_high, high), (p, p_value(cosine[i, j], some)))
-        for into, values in told:
-            into[i, j] = into[j, i] = values
+    low, high = np.quantile(null, [0.025, 0.975], axis=0)
+    told = ((null_low, low), (null_mean, null.mean(0)), (null_high, high), (p, p_value(cosine[at], null)))
+    for into, values in told:
+        into[at] = into.T[at] = values
     return Agreement(cosine, disjoint / (root[:, None] * root), null_low, null_mean, null_high, p, resolved)
 
 

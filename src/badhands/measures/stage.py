@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from badhands.cells import Cell
+from badhands.cells import COMPARED, Cell, evenly
 from badhands.figures.measures import draw_measures
 from badhands.measures.contrasts import Contrast
 from badhands.measures.directions import Agreement, CellStack, agreement
@@ -143,21 +143,31 @@ def _agreement(
     agree: LongTable,
     device: torch.device | str,
 ) -> None:
-    """Cosines between all blocks of the transformer, which have one width."""
+    """Cosines between blocks of the transformer, which have one width, and whether each direction is resolved."""
     if not plan.blocks:
         return
     labels = labellings(contrast, plan.design)[: config.cosine_permutations]
     width = moments.source[f"{plan.blocks[0]}.sum"].shape[1]
+    compared = evenly(plan.blocks, COMPARED)
     for k, scale in enumerate(SCALES):
-        sums = (sums_of(moments, contrast, cell) for cell in plan.blocks)
-        stack = CellStack(contrast, sums, (len(plan.blocks), width), scale == "raw", device)
-        can = np.array([lengths.resolved[scale][cell] for cell in plan.blocks])
-        found = agreement(stack, can, labels, config.halves, config.seed)
-        for c, cell in enumerate(plan.blocks):
+
+        def stack(cells: Sequence[Cell], raw: bool = scale == "raw") -> CellStack:
+            sums = (sums_of(moments, contrast, cell) for cell in cells)
+            return CellStack(contrast, sums, (len(cells), width), raw, device)
+
+        can = lengths.resolved[scale]
+        found = agreement(stack(compared), np.array([can[c] for c in compared]), labels, config.halves, config.seed)
+        resolved = dict(zip(compared, found.resolved, strict=True))
+        others = [cell for cell in plan.blocks if cell not in resolved]
+        for begin in range(0, len(others), COMPARED):
+            some = others[begin : begin + COMPARED]
+            own = np.diag(stack(some).inner_products_halves(config.halves, config.seed))
+            resolved |= {cell: can[cell] and length > 0 for cell, length in zip(some, own, strict=True)}
+        for cell in plan.blocks:
             about = {"probe": "moments", **contrast.about}
             table.add(cell, f"v_length_p_{scale}", lengths.p(cell)[k], split="permutation", **about)
-            table.add(cell, f"v_resolved_{scale}", float(found.resolved[c]), split="corrected", **about)
-        _cosine_rows(contrast, plan.blocks, scale, found, agree)
+            table.add(cell, f"v_resolved_{scale}", float(resolved[cell]), split="corrected", **about)
+        _cosine_rows(contrast, compared, scale, found, agree)
 
 
 def _cosine_rows(contrast: Contrast, cells: tuple[Cell, ...], scale: str, found: Agreement, agree: LongTable) -> None:

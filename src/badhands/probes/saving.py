@@ -2,11 +2,13 @@
 
 import datetime
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from badhands.cells import Cell
 from badhands.probes.artifact import Probes, Readout
@@ -21,16 +23,9 @@ LOSSES = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 
 def to_probes(
-    data: ProbeData, banks: list[ProbeBank], means: ImageMeans, card: Mapping[str, Any], scores: pd.DataFrame
+    data: ProbeData, banks: list[ProbeBank], vectors: "Vectors", card: Mapping[str, Any], scores: pd.DataFrame
 ) -> Probes:
     """The models that were fitted on all images; calibration and thresholds come from held-out scores."""
-    directions, midpoints, random = {}, {}, {}
-    for c, cell in enumerate(means.cells):
-        bad_mean, good_mean = means.class_mean[c]
-        directions[cell] = good_mean - bad_mean
-        midpoints[cell] = (good_mean + bad_mean) / 2
-        draws = means.draws[c]
-        random[cell] = draws * (directions[cell].norm() / draws.norm(dim=1, keepdim=True).clamp(min=1e-12))
     keep = (scores["head"] == "good") & (scores["control"] == "none") & (scores["split"] == "out_of_fold")
     headline = scores.loc[keep & (scores["metric"] == "token_auroc")]
     numbers: dict[str, dict[str, float]] = {}
@@ -40,14 +35,13 @@ def to_probes(
         value = data.headline.value[data.headline.names.index(str(cell))]
         numbers.setdefault(str(cell), {})["image_auroc"] = round(float(value), 4)
     tokens = {(bank.task.head, cell): bank.readout(cell) for bank in banks for cell in bank.cells}
-    images = {("image", cell): image_readout(data, means, cell) for cell in means.cells}
     return Probes(
-        readouts=tokens | images,
-        directions=directions,
-        means=midpoints,
+        readouts=tokens | vectors.images,
+        directions=vectors.directions,
+        means=vectors.midpoints,
         steps={t: (step, sigma, t + step) for t, (step, sigma) in data.cache.steps.items()},
-        thresholds={cell: thresholds(data, cell) for cell in means.cells},
-        random_directions=random,
+        thresholds={cell: thresholds(data, cell) for cell in data.cells},
+        random_directions=vectors.random,
         card={
             **card,
             "probe": data.settings.kind,
@@ -60,6 +54,26 @@ def to_probes(
             "date": datetime.date.today().isoformat(),
         },
     )
+
+
+@dataclass
+class Vectors:
+    """What the artefact takes from the tokens' means, cell by cell."""
+
+    directions: dict[Cell, Tensor] = field(default_factory=dict)
+    midpoints: dict[Cell, Tensor] = field(default_factory=dict)
+    random: dict[Cell, Tensor] = field(default_factory=dict)
+    images: dict[tuple[str, Cell], Readout] = field(default_factory=dict)
+    """Readouts of the head `image`."""
+
+    def add(self, data: ProbeData, means: ImageMeans) -> None:
+        for c, cell in enumerate(means.cells):
+            bad_mean, good_mean = means.class_mean[c]
+            direction = good_mean - bad_mean
+            draws = means.draws[c]
+            self.directions[cell], self.midpoints[cell] = direction, (good_mean + bad_mean) / 2
+            self.random[cell] = draws * (direction.norm() / draws.norm(dim=1, keepdim=True).clamp(min=1e-12))
+            self.images["image", cell] = image_readout(data, means, cell)
 
 
 def image_readout(data: ProbeData, means: ImageMeans, cell: Cell) -> Readout:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from badhands.cells import PSEUDO_BLOCKS, Cell
+from badhands.cells import COMPARED, PSEUDO_BLOCKS, Cell, evenly
 from badhands.figures.global_maps import draw_losses, draw_transfer
 from badhands.figures.probe_maps import draw_baselines, draw_probe_maps
 from badhands.probes.bank import ProbeBank, quiet_trainer, train_bank
@@ -25,7 +25,7 @@ from badhands.probes.image_means import ImageMeans, image_means
 from badhands.probes.losses import Losses
 from badhands.probes.out_of_fold import save_out_of_fold
 from badhands.probes.picture import Previews, Referee, add_picture_rows, beyond_the_picture, picture_scores
-from badhands.probes.saving import to_probes
+from badhands.probes.saving import Vectors, to_probes
 from badhands.probes.score_rows import add_baseline, add_kinds, add_position, add_scores
 from badhands.probes.settings import ProbeSettings
 from badhands.stats.design import Design
@@ -75,8 +75,8 @@ def fit_probes(
         device = trainer().strategy.root_device
         banks = _token_probes(data, scores, trainer)
         save_out_of_fold(folder, [info.id for info in cache.images], data, banks)
-        means = image_means(data.cells, data.read(data.good), data.good, seed=settings.seed, device=device)
-        to_probes(data, banks, means, card or {}, scores.write()).save(folder / "probes")
+        vectors, means = _vectors(data, device)
+        to_probes(data, banks, vectors, card or {}, scores.write()).save(folder / "probes")
         best = _best_block(data)
         for control in CONTROLS:
             add_baseline(baselines, data, control, best)
@@ -132,6 +132,21 @@ def _token_probes(data: ProbeData, table: LongTable, trainer: Trainer) -> list[P
     add_scores(table, data, hand)
     add_position(table, data)
     return [good, hand]
+
+
+def _vectors(data: ProbeData, device: torch.device) -> tuple[Vectors, ImageMeans]:
+    """What the artefact takes from each cell, some cells at a time; and the means of those that are compared."""
+    vectors, compared = Vectors(), evenly(data.cells, COMPARED)
+
+    def means_of(cells: Sequence[Cell]) -> ImageMeans:
+        return image_means(cells, data.read(data.good), data.good, seed=data.settings.seed, device=device)
+
+    means = means_of(compared)
+    vectors.add(data, means)
+    others = [cell for cell in data.cells if cell not in set(compared)]
+    for begin in range(0, len(others), COMPARED):
+        vectors.add(data, means_of(others[begin : begin + COMPARED]))
+    return vectors, means
 
 
 def _best_block(data: ProbeData) -> Scored:
