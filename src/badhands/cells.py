@@ -77,8 +77,9 @@ def evenly(cells: Sequence[Cell], most: int) -> tuple[Cell, ...]:
     if len(cells) <= most:
         return tuple(cells)
     blocks, timesteps = list(dict.fromkeys(cell.block for cell in cells)), sorted({cell.timestep for cell in cells})
-    many = min(len(timesteps), max(1, round((most * len(timesteps) / len(blocks)) ** 0.5)))
+    many = min(len(timesteps), most, max(1, round((most * len(timesteps) / len(blocks)) ** 0.5)))
     few = min(len(blocks), most // many)
+    many = min(len(timesteps), most // few)
 
     def some(values: Sequence[Any], count: int) -> list[Any]:
         return [values[round(i * (len(values) - 1) / max(count - 1, 1))] for i in range(count)]
