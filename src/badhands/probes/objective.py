@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-RANK = 8
+RANK = 24
 """Eigenvectors of the second moment used to precondition, for wide activations; all of them up to EXACT channels."""
 EXACT = 512
 SAMPLE = 4
@@ -142,7 +142,7 @@ class Problems:
             slope = slope * of_weight[rows]
             value += (losses * of_weight[rows]).sum(0)
             total += slope.sum(0)
-            sums += self.x[rows].T @ slope.to(self.x.dtype)
+            sums += (slope.to(self.x.dtype).T @ self.x[rows]).T  # faster than x.T @ slope
         gradient = sums * self.inverse[:, of] - self.shift[:, of] * total + self.penalty[of] * u
         return value + self.penalty[of] / 2 * u.square().sum(0), torch.cat([gradient, total[None]])
 
