@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests" / "benchmarks")]
 
 from full_study import Size, some_cells, write_study  # noqa: E402
 
-from badhands import OUTPUTS  # noqa: E402
+from badhands.home import OUTPUTS  # noqa: E402
 
 SPIN = "while True: pass"
 
