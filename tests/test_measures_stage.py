@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from badhands.cells import Cell, grid
+from badhands.figures.table import draw_figures
 from badhands.measures.settings import MeasureConfig
 from badhands.measures.stage import measure
 from badhands.report.findings.facts import Facts
@@ -38,6 +39,7 @@ def planted(tmp_path_factory):
     cache = ActivationCache(folder / "cache")
     tables = measure(cache, folder / "run", QUICK, design=few(cache))
     write_findings(folder / "run")
+    draw_figures(folder / "run")
     return truth, cache, folder / "run", tables
 
 
@@ -104,7 +106,7 @@ def test_held_out_points_lie_closer_than_in_sample_ones(planted):
 
 def test_the_same_command_gives_the_same_numbers(planted, tmp_path):
     _, cache, _, tables = planted
-    again = measure(cache, tmp_path, QUICK, cells=[STRONG], figures=False, design=few(cache))["cells"]
+    again = measure(cache, tmp_path, QUICK, cells=[STRONG], design=few(cache))["cells"]
     first = tables["cells"]
     first = first[(first["block"] == STRONG.block) & (first["timestep"] == STRONG.timestep)]
     # "p against all cells", and with it what is resolved, depends on the other cells.
@@ -122,7 +124,7 @@ def test_random_labels_over_images_make_every_finding_vanish(tmp_path):
         folder = tmp_path / str(seed)
         write_cache(folder, images=24, prompts=24, cells=cells, d=16, shift=2.0, seed=seed, shuffled=True, kinds=False)
         cache = ActivationCache(folder)
-        table = measure(cache, folder / "run", config, figures=False, design=few(cache, 199))["cells"]
+        table = measure(cache, folder / "run", config, design=few(cache, 199))["cells"]
         wide = by_cell(table, "good_vs_bad")
         p.append(wide["db_p"].mean())
         p_max.append(wide["db_p_max"].min())
@@ -138,7 +140,7 @@ def test_random_labels_over_images_make_every_finding_vanish(tmp_path):
 
 def test_few_images_of_a_kind_are_left_out_and_said(tmp_path):
     write_cache(tmp_path / "cache", images=12, prompts=12, cells=CELLS[:1], d=8, seed=1)
-    tables = measure(ActivationCache(tmp_path / "cache"), tmp_path / "run", QUICK, figures=False)
+    tables = measure(ActivationCache(tmp_path / "cache"), tmp_path / "run", QUICK)
     assert set(tables["cells"]["comparison"]) == {"good_vs_bad", "not_hand"}
     last = write_findings(tmp_path / "run")[-1]
     assert last.id == "left_out" and "good vs local: 6 good and 3 other images" in last.sentence
@@ -156,7 +158,7 @@ def test_latents_of_another_width_stand_beside_the_blocks(tmp_path):
         extra = {Cell("x0", t): torch.from_numpy(rng.normal(size=(rows.sum(), 6)).astype(np.float32)) for t in (20, 3)}
         write_image(tmp_path / "cache", info.id, extra, cache.tokens.token[rows], cache.tokens.label[rows],
                     cache.tokens.kind[rows], cache.meta[i])  # fmt: skip
-    tables = measure(ActivationCache(tmp_path / "cache"), tmp_path / "run", QUICK, figures=False)
+    tables = measure(ActivationCache(tmp_path / "cache"), tmp_path / "run", QUICK)
     assert "x0" in set(tables["cells"]["block"]) and "x0" not in set(tables["agreement"]["block"])
 
 

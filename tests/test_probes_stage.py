@@ -42,7 +42,7 @@ def both_stages(folder, **more):
     """(cache, tables): the headline is measured first."""
     cache = ActivationCache(folder / "cache")
     design = design_of(cache, n_folds=4, draws=3, permutations=100)
-    tables = measure(cache, folder, QUICK, figures=False, design=design)
+    tables = measure(cache, folder, QUICK, design=design)
     return cache, {**tables, **fit_probes(cache, folder, CHEAP, design=design, **more)}
 
 

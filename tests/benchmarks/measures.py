@@ -160,7 +160,7 @@ def part_stage(cache: ActivationCache, path: Path) -> None:
     from badhands.measures.stage import measure
 
     config = MeasureConfig(threads=THREADS)
-    spent, _ = seconds(lambda: measure(cache, path.parent / "run", config, figures=False))
+    spent, _ = seconds(lambda: measure(cache, path.parent / "run", config))
     print(f"stage: {spent:.0f} s for {len(cache.cells)} cells, peak {peak():.2f} GB", flush=True)
 
 

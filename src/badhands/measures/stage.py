@@ -1,4 +1,4 @@
-"""The measure stage: every number and figure of the activations themselves, before any probe is trained."""
+"""The measure stage: every number of the activations themselves, before any probe is trained."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,6 @@ import torch
 from tqdm import tqdm
 
 from badhands.cells import COMPARED, Cell, evenly
-from badhands.figures.measures import draw_measures
 from badhands.measures.contrasts import Contrast
 from badhands.measures.directions import Agreement, CellStack, agreement
 from badhands.measures.distances import Distances, sums_of
@@ -39,11 +38,10 @@ def measure(
     config: MeasureConfig | None = None,
     cells: Sequence[Cell] | None = None,
     label_digests: Mapping[str, str] | None = None,
-    figures: bool = True,
     design: Design | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, pd.DataFrame]:
-    """Measure every cell and write moments.npz, tables/ and figures/ into the run folder.
+    """Measure every cell and write moments.npz and tables/ into the run folder.
 
     Tables: `headline` (ridge probe on image means), `cells` (distances, held-out checks, kurtosis, lengths of v),
     `agreement` (cosines), `pca` (explained variance, gap along v), `pca_points` (the tokens drawn) and `verdicts`.
@@ -54,7 +52,6 @@ def measure(
         label_digests: image id -> digest of its label now; images whose label has changed are refused.
         design: labels, strata, folds and permutations (`selection.design_of`); None makes one with unmatched labels.
         device: where tokens are multiplied and labels permuted; reading and sums of images are the CPU's.
-        figures: draw them too; `python -m badhands.report RUN figures=true` does so later.
 
     Raises:
         ValueError: see `make_plan`; nothing has been written then.
@@ -62,8 +59,7 @@ def measure(
     config = config or MeasureConfig()
     plan = make_plan(cache, config, cells, label_digests, design)
     run_dir, _ = Path(run_dir), torch.empty(0, device=device)  # a GPU is woken before threads ask for it
-    for name in ("tables", "figures"):
-        (run_dir / name).mkdir(parents=True, exist_ok=True)
+    (run_dir / "tables").mkdir(parents=True, exist_ok=True)
 
     moments = stream_moments(
         lambda image, cell, out: cache.files[image].read_into(str(cell), out),
@@ -110,8 +106,6 @@ def measure(
     _write(run_dir, tables, "agreement", agree.frame())
     verdicts = [rules.verdict(), *late_rise(plan, distances), *plan.unmeasured()]
     _write(run_dir, tables, "verdicts", pd.DataFrame(verdicts))
-    if figures:
-        draw_measures(run_dir / "figures", tables)
     return tables
 
 

@@ -1,7 +1,7 @@
 """The probe stage of train.py: token probes that watch, baselines of the headline, the search for one direction.
 
 Everything is written as soon as it is known, so a run that fails later keeps it: probes/, oof.npz, tables/scores.csv,
-tables/baselines.csv, tables/global_direction.csv, tables/transfer.csv, and figures of them.
+tables/baselines.csv, tables/global_direction.csv, tables/transfer.csv.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +15,6 @@ import pandas as pd
 import torch
 
 from badhands.cells import COMPARED, PSEUDO_BLOCKS, Cell, evenly
-from badhands.figures.global_maps import draw_losses, draw_transfer
-from badhands.figures.probe_maps import draw_baselines, draw_probe_maps
 from badhands.probes.bank import ProbeBank, quiet_trainer, train_bank
 from badhands.probes.controls import CONTROLS
 from badhands.probes.data import ProbeData, common_width
@@ -65,8 +63,7 @@ def fit_probes(
     common_width(cache)
     if not (folder / "headline.npz").is_file():
         raise ValueError(f"{folder} has no headline.npz: measure the cells first (badhands.measures.stage.measure)")
-    for name in ("tables", "figures"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / "tables").mkdir(parents=True, exist_ok=True)
     data = ProbeData.of(cache, settings, design, Scored.load(folder / "headline.npz"))
     scores = LongTable(cache.steps, folder / "tables" / "scores.csv")
     baselines = LongTable(cache.steps, folder / "tables" / "baselines.csv")
@@ -82,10 +79,8 @@ def fit_probes(
             add_baseline(baselines, data, control, best)
         return {"scores": scores.write(), "baselines": baselines.write(), **_one_direction(data, means, folder, device)}
     finally:
-        headline = folder / "tables" / "headline.csv"
-        shown = pd.read_csv(headline) if headline.is_file() else pd.DataFrame()
-        draw_probe_maps(shown, scores.write(), folder / "figures" / "probe_auroc.png")
-        draw_baselines(shown, baselines.write(), folder / "figures" / "baselines.png")
+        scores.write()
+        baselines.write()
 
 
 def see_pictures(
@@ -114,7 +109,6 @@ def see_pictures(
     rows = pd.concat([pd.read_csv(path), table.frame()]) if path.is_file() else table.frame()
     rows.to_csv(path, index=False, float_format="%.6g")
     add_verdicts(folder, beyond_the_picture(scores, headline, cells))
-    draw_baselines(pd.read_csv(folder / "tables" / "headline.csv"), rows, folder / "figures" / "baselines.png")
     return rows
 
 
@@ -162,8 +156,6 @@ def _one_direction(data: ProbeData, means: ImageMeans, folder: Path, device: tor
     for name, table in tables.items():
         table.to_csv(folder / "tables" / f"{name}.csv", index=False)
     add_verdicts(folder, losses.verdict_rows())
-    draw_losses(tables["global_direction"], folder / "figures" / "shared_directions.png")
-    draw_transfer(tables["transfer"], folder / "figures" / "transfer.png")
     return tables
 
 

@@ -1,4 +1,4 @@
-"""`python -m badhands.report RUN`: write a run's report again; `figures=true` draws its measures again, too."""
+"""`python -m badhands.report RUN`: write a run's report again; `figures=true` draws its figures again, too."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from badhands.home import CONF_DIR, paths_as
 
 @hydra.main(config_path=str(CONF_DIR), config_name="report", version_base="1.3")
 def main(cfg: DictConfig) -> None:
-    from badhands.figures.measures import draw_again
+    from badhands.figures.table import draw_figures
     from badhands.report.report import write_report
     from badhands.report.run import Run
 
@@ -19,7 +19,7 @@ def main(cfg: DictConfig) -> None:
         if cfg.run is None:
             raise ValueError("say which run: python -m badhands.report outputs/runs/<day>/<time>")
         run = Run.open(Path(str(cfg.run)))
-        for path in draw_again(run.folder) if cfg.figures else ():
+        for path in draw_figures(run.folder, again=True) if cfg.figures else ():
             print(path)
         print(write_report(run))
     except ValueError as error:

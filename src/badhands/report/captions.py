@@ -1,4 +1,6 @@
-"""Where each figure stands in the report, and what to see in it."""
+"""Sections of the report, and what stands in each."""
+
+from badhands.figures.table import FIGURES
 
 SECTIONS = (
     ("data", "The data"),
@@ -20,44 +22,12 @@ SENTENCES = {
 }  # fmt: skip
 """Name of a finding -> the section that tells it."""
 
-FIGURES: tuple[tuple[str, str, str], ...] = (
-    ("sheet_good", "data", "Images labelled good. Blue outlines: the tokens of good hands that were captured."),
-    ("sheet_bad", "data", "Images labelled bad. Vermillion outlines: the tokens of bad hands."),
-    ("db_curves", "measures", "Bhattacharyya distance of good and bad hand tokens, per block over the timesteps: the "
-     "study's "
-     "own curve (plug-in), and beside it the value corrected for bias, its interval over images, and what shuffled "
-     "labels "
-     "give. Time runs from noise (left) to image."),
-    ("db_terms", "measures", "The two terms of the distance: difference of means, and difference of variances."),
-    ("db_checks", "measures", "The checks that belong to every D_B: the distance that held-out tokens support "
-     "(D_eq), and "
-     "the lower bound that their error certifies. A large D_B above a small D_eq is bias and correlated channels."),
-    ("db_kinds", "measures", "The same against hands with local errors and with global errors."),
-    ("gaussianity", "measures", "Is the Gaussian formula in its right here? Kurtosis of channels and of held-out "
-     "scores, the "
-     "share of the ten largest channels, and what a classifier gains by using the variances."),
-    ("pca_v_in_sample", "measures", "The direction v against the largest component beside it, v fitted on the very "
-     "images "
-     "that are drawn: along v the classes separate even for random labels."),
-    ("pca_v_held_out", "measures", "The same with v fitted on other images."),
-    ("pca", "measures", "The two leading components of the hand tokens of each cell, good and bad."),
-    ("probe", "probes", "AUROC of every cell, held out: the headline probe on image means, framed where it is beyond "
-     "chance, and the token probes behind the overlay."),
-    ("baselines", "probes", "The best block at each step beside what needs no block."),
-    ("calibration", "probes", "Is a P(bad) of 0.7 bad in seven of ten? Out of fold, per cell."),
-    ("agreement", "global", "Cosine between the directions of all cells; unresolved ones are left out."),
-    ("shared_directions", "global", "What shared directions lose to each cell's own probe, on cells they were not "
-     "learned from."),
-    ("transfer", "global", "AUROC of the probe of one cell (row) on another (column), on held-out images."),
-)  # fmt: skip
-"""(name or beginning of a name, section, caption), in the order of the page."""
-
 
 def section_of(name: str) -> tuple[str, int]:
     """Section of a figure and its place in the page's order; figures nobody has described come last."""
-    for place, (beginning, section, _) in enumerate(FIGURES):
-        if name.startswith(beginning):
-            return section, place
+    for place, figure in enumerate(FIGURES):
+        if figure.name == name:
+            return figure.section, place
     return "other", len(FIGURES)
 
 
@@ -77,7 +47,4 @@ def strip_caption(name: str) -> str:
 
 def caption(name: str) -> str:
     """The figure's caption; its name in words where none is written."""
-    for beginning, _, text in FIGURES:
-        if name.startswith(beginning):
-            return text
-    return name.replace("_", " ").capitalize()
+    return next((f.caption for f in FIGURES if f.name == name), name.replace("_", " ").capitalize())

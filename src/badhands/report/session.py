@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
+from badhands.figures.table import draw_figures
 from badhands.report.findings.write import write_findings
 from badhands.report.report import write_report
 from badhands.report.run import Run
@@ -37,14 +38,18 @@ class Session:
 
     @contextmanager
     def stage(self, name: str, tells: bool = False) -> Iterator[None]:
-        """One stage. `tells`: from its tables findings.json is written again, even if it fails half-way."""
+        """One stage. `tells`: from its tables figures and findings are made, even if it fails half-way."""
         profiler = cProfile.Profile() if self.profile else None
         log.info("%s ...", name)
         try:
             with self.run.stage(name) as stage:
                 if profiler is not None:
                     profiler.enable()
-                yield
+                try:
+                    yield
+                finally:
+                    if tells:
+                        tell(self.run)
         except BaseException:
             (self.run.folder / "error.txt").write_text(traceback.format_exc())
             raise
@@ -53,8 +58,6 @@ class Session:
                 profiler.disable()
                 self._write_profile(name, profiler)
             log.info("%s: %.1f s", name, stage.seconds)
-            if tells and (self.run.folder / "family.npz").is_file():  # the gate that sentences have to ask
-                write_findings(self.run.folder)
             self.tracker.log(self.run, name)
 
     def __exit__(
@@ -71,3 +74,10 @@ class Session:
         text = io.StringIO()
         pstats.Stats(profiler, stream=text).sort_stats("cumulative").print_stats(60)
         (self.run.folder / f"profile_{name}.txt").write_text(text.getvalue())
+
+
+def tell(run: Run) -> None:
+    """Figures and findings.json, from the tables that there are."""
+    draw_figures(run.folder)
+    if (run.folder / "family.npz").is_file():  # the gate that sentences have to ask
+        write_findings(run.folder)
