@@ -7,7 +7,8 @@ import torch
 from badhands.cells import Cell
 from badhands.label.proposals import proposals
 from badhands.label.propose import SOURCE, propose_hands
-from badhands.probes.artifact import Probes, Readout
+from badhands.probes.artifact import Probes
+from badhands.probes.readout import Readout
 from badhands.study.activations import write_image
 from badhands.study.classes import GOOD
 from demo_study import make_study

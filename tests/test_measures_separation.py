@@ -142,7 +142,7 @@ def test_dead_channels_are_left_out():
     chosen, sums, x = images_of(5, 5, 4, 3, seed=5)
     dead = np.concatenate([x, np.full((*x.shape[:2], 1), 7.25)], axis=-1)
     other = CellSums.of(chosen, dead.sum(1), (dead**2).sum(1))
-    assert other.alive.tolist() == [0, 1, 2]
+    assert other.varying_channels.tolist() == [0, 1, 2]
     assert measured(chosen, other, 24)[0] == pytest.approx(measured(chosen, sums, 24)[0], rel=1e-5)
 
 

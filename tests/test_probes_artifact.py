@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from badhands.probes.artifact import Readout
+from badhands.probes.readout import Readout
 from watch_probes import make_probes
 
 

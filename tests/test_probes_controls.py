@@ -7,7 +7,7 @@ import torch
 from badhands.cells import Cell
 from badhands.probes.controls import geometry, prompt_words, x0_variances
 from badhands.probes.position import position_logit
-from badhands.probes.task import Task, good_task
+from badhands.probes.training_rows import TrainingRows, good_rows
 from badhands.stats.auroc import auroc
 
 
@@ -25,8 +25,10 @@ def test_the_place_alone_finds_hands_where_they_lie_and_nothing_where_they_do_no
     folds = np.arange(images) % 4
 
     def found(hand: np.ndarray) -> float:
-        task = Task("hand", np.arange(len(token)), image, hand.astype(np.float32), folds, np.ones(len(token)))
-        return float(auroc(position_logit(task, token, np.full((images, 2), side)), hand, fold=folds[image]))
+        training = TrainingRows(
+            "hand", np.arange(len(token)), image, hand.astype(np.float32), folds, np.ones(len(token))
+        )
+        return float(auroc(position_logit(training, token, np.full((images, 2), side)), hand, fold=folds[image]))
 
     assert found(corner ^ (rng.random(len(token)) < 0.02)) > 0.9
     assert abs(found(rng.random(len(token)) < 0.1) - 0.5) < 0.05
@@ -34,8 +36,8 @@ def test_the_place_alone_finds_hands_where_they_lie_and_nothing_where_they_do_no
 
 def test_geometry_is_size_and_place():
     token, image = np.array([17, 18, 33, 5]), np.array([0, 0, 0, 1])
-    task = good_task(image, np.array([1, 1, 3, 2], np.uint8), np.array([0, 1]))
-    features = geometry(task, token, np.array([[16, 16], [16, 16]]))
+    training = good_rows(image, np.array([1, 1, 3, 2], np.uint8), np.array([0, 1]))
+    features = geometry(training, token, np.array([[16, 16], [16, 16]]))
     assert features[0, 1] == pytest.approx(2 * 1.5 / 16 - 1) and features[0, 2] == pytest.approx(2 * 1.5 / 16 - 1)
     assert np.exp(features[:, 0]).tolist() == pytest.approx([2, 2, 1])
 

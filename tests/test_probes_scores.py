@@ -8,7 +8,7 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from badhands.probes.image_means import image_means
 from badhands.probes.scores import TokenScores, image_score, image_scores, mean_pool, token_scores, worst_pool
-from badhands.probes.task import good_task
+from badhands.probes.training_rows import good_rows
 from badhands.stats.folds import image_labels, make_folds
 from badhands.stats.resampling import image_draws
 from badhands.study.activations import ActivationCache
@@ -89,15 +89,15 @@ def null_study(tmp_path_factory):
     planted = write_cache(folder, images=60, prompts=60, d=24, shift=0.0, kinds=False, seed=5)
     cache = ActivationCache(folder)
     label = image_labels(cache.tokens.image, cache.tokens.label, 60)
-    return planted, cache, label, good_task(cache.tokens.image, cache.tokens.label, make_folds(label, range(60), 5))
+    return planted, cache, label, good_rows(cache.tokens.image, cache.tokens.label, make_folds(label, range(60), 5))
 
 
 def test_random_directions_have_the_within_class_covariance(null_study):
-    planted, cache, _, task = null_study
-    many = image_means(planted.cells[:1], lambda c: cache.read(c, task.rows), task, draws=4000)
-    x = cache.read(planted.cells[0], task.rows).double()
-    weight = torch.from_numpy(task.base)
-    y = torch.from_numpy(task.y)
+    planted, cache, _, training = null_study
+    many = image_means(planted.cells[:1], lambda c: cache.read(c, training.rows), training, draws=4000)
+    x = cache.read(planted.cells[0], training.rows).double()
+    weight = torch.from_numpy(training.base)
+    y = torch.from_numpy(training.y)
     centred = (
         x - torch.stack([(x[y == k] * weight[y == k, None]).sum(0) / weight[y == k].sum() for k in (0, 1)])[y.long()]
     )

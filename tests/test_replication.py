@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from badhands.cells import Cell
-from badhands.probes.artifact import Probes, Readout
+from badhands.probes.artifact import Probes
+from badhands.probes.readout import Readout
 from badhands.replicate.lock import Claim, Lock, claims_of, probes_folder, sha256_of
 from badhands.replicate.outcomes import frozen_auroc, image_scores, record, replicate, told, write_outcomes
 from badhands.report.findings.facts import Facts

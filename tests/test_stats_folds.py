@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from badhands.probes.bank import train_bank
 from badhands.probes.settings import ProbeSettings
-from badhands.probes.task import Task, good_task
+from badhands.probes.training_rows import TrainingRows, good_rows
 from badhands.stats.folds import BAD_IMAGE, GOOD_IMAGE, image_labels, make_folds
 from badhands.study.activations import ActivationCache
 from synthetic_cache import write_cache
@@ -52,7 +52,7 @@ def test_what_cannot_be_split_is_refused_with_its_fix(label, prompt, words):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class TokenFolds(Task):
+class TokenFolds(TrainingRows):
     """The mistake: folds drawn over tokens."""
 
     @property
@@ -65,15 +65,15 @@ def test_random_labels_are_chance_with_these_folds_and_a_finding_with_token_fold
     cache = ActivationCache(tmp_path)
     tokens = cache.tokens
     label = image_labels(tokens.image, tokens.label, 40)
-    task = good_task(tokens.image, tokens.label, make_folds(label, range(40), 5))
+    training = good_rows(tokens.image, tokens.label, make_folds(label, range(40), 5))
     cells, one = planted.cells[:4], ProbeSettings(penalties=(0.01,))
 
-    def areas(of: Task) -> list[float]:
+    def areas(of: TrainingRows) -> list[float]:
         bank = train_bank(cells, 128, of, one, lambda cell: cache.read(cell, of.rows))
         return [roc_auc_score(of.y, z) for z in bank.logit.numpy()]
 
-    wrong = TokenFolds(**{f.name: getattr(task, f.name) for f in dataclasses.fields(task)})
-    assert abs(np.mean(areas(task)) - 0.5) < 0.1
+    wrong = TokenFolds(**{f.name: getattr(training, f.name) for f in dataclasses.fields(training)})
+    assert abs(np.mean(areas(training)) - 0.5) < 0.1
     assert min(areas(wrong)) > 0.8
 
 
@@ -83,12 +83,12 @@ def test_penalty_and_calibration_of_a_fold_do_not_see_it(tmp_path):
     cache = ActivationCache(tmp_path)
     tokens = cache.tokens
     folds = make_folds(image_labels(tokens.image, tokens.label, 40), [m["prompt_id"] for m in cache.meta], 4)
-    task = good_task(tokens.image, tokens.label, folds)
-    turned = task.relabelled(np.where(task.fold == 2, 1 - task.y, task.y))
+    training = good_rows(tokens.image, tokens.label, folds)
+    turned = training.relabelled(np.where(training.fold == 2, 1 - training.y, training.y))
     settings_ = ProbeSettings(precision="float64", tolerance=1e-8)
     cell = planted.cells[0]
-    banks = [train_bank([cell], 16, t, settings_, lambda c: cache.read(c, task.rows)) for t in (task, turned)]
-    rows = torch.from_numpy(task.fold == 2)
+    banks = [train_bank([cell], 16, t, settings_, lambda c: cache.read(c, training.rows)) for t in (training, turned)]
+    rows = torch.from_numpy(training.fold == 2)
     assert torch.equal(banks[0].penalty[0, 2], banks[1].penalty[0, 2])
     assert torch.allclose(banks[0].weight[0, 2], banks[1].weight[0, 2], atol=1e-6)
     assert torch.allclose(banks[0].platt[0, 2], banks[1].platt[0, 2], atol=1e-5)

@@ -34,7 +34,7 @@ def save_probes(folder, model, **changed):
     probes = make_probes()
     generation = {"weights": folder_hash(model), "dtype": "float32", "quantization": "none", **changed}
     return type(probes)(
-        probes.readouts, probes.directions, probes.means, probes.steps, probes.thresholds, probes.random_directions,
+        probes.readouts, probes.directions, probes.midpoints, probes.steps, probes.thresholds, probes.random_directions,
         {**probes.card, "model": "tiny_hands", "generation": generation},
     ).save(folder)  # fmt: skip
 

@@ -3,7 +3,8 @@
 import torch
 
 from badhands.cells import Cell, grid
-from badhands.probes.artifact import Probes, Readout
+from badhands.probes.artifact import Probes
+from badhands.probes.readout import Readout
 
 BLOCKS = ("double.1", "single.2")
 
@@ -26,7 +27,7 @@ def make_probes(steps: int = 4, blocks=BLOCKS, timesteps=None, d: int = 128, see
     return Probes(
         readouts,
         directions={cell: torch.randn(d, generator=g) for cell in cells},
-        means={cell: torch.zeros(d) for cell in cells},
+        midpoints={cell: torch.zeros(d) for cell in cells},
         steps={cell.timestep: (steps - cell.timestep, sigmas[steps - cell.timestep], steps) for cell in cells},
         thresholds={cell: {0.05: -0.1, 0.2: 0.0} for cell in cells},
         random_directions={cell: torch.randn(20, d, generator=g) for cell in cells},

@@ -10,7 +10,7 @@ import torch
 from diffusers import FluxPipeline
 
 from badhands import Abort, BadHandCallback, Probes
-from badhands.watch.fitting import early_block, early_timesteps
+from badhands.watch.compatibility import early_block, early_timesteps
 
 parser = argparse.ArgumentParser()
 parser.add_argument("probes", help="the probes/ folder of a run of train.py")

@@ -22,7 +22,7 @@ from badhands.home import CONF_DIR
 from badhands.probes.hub import pull
 from badhands.tiny_hands.attributes import attributes_of
 from badhands.watch import Frame, Seen
-from badhands.watch.fitting import early_block, early_timesteps, ranked_blocks
+from badhands.watch.compatibility import early_block, early_timesteps, ranked_blocks
 from badhands.watch.fresh import find_judge
 from badhands.watch.overlay import colours, font
 from badhands.watch.settings import find_probes, load_probes

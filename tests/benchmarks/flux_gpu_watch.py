@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from badhands.cells import Cell, grid
-from badhands.probes.artifact import Probes, Readout
+from badhands.probes.artifact import Probes
+from badhands.probes.readout import Readout
 from badhands.watch import Abort, watch
 from badhands.watch.frame import Frame
 from badhands.watch.seen import Seen
@@ -25,7 +26,7 @@ def random_probes(s: Any, timesteps: Sequence[int]) -> Probes:
     return Probes(
         {(head, cell): readout() for cell in cells for head in ("hand", "good")},
         directions={},
-        means={},
+        midpoints={},
         steps={cell.timestep: (steps - cell.timestep, sigmas[steps - cell.timestep], steps) for cell in cells},
         card={"fingerprint": "0123456789ab", "model": s.spec.name},
     )

@@ -39,7 +39,7 @@ from badhands.probes.bank import train_bank
 from badhands.probes.kinds import fit
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.standardise import standardise
-from badhands.probes.task import Task, good_task
+from badhands.probes.training_rows import TrainingRows, good_rows
 from badhands.stats.folds import image_labels, make_folds
 from badhands.stats.threads import spread
 from badhands.study.activations import ActivationCache
@@ -49,56 +49,56 @@ PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 SETTINGS = ProbeSettings(penalties=PENALTIES)
 
 
-def ours_grid(cache: ActivationCache, task: Task, cell: Cell) -> np.ndarray:
+def ours_grid(cache: ActivationCache, training: TrainingRows, cell: Cell) -> np.ndarray:
     """float32[penalties, n] out-of-fold logits."""
-    x = standardise(cache.read(cell, None), task)
-    sets = [task.outer(k) for k in range(task.n_folds) for _ in PENALTIES]
-    done = fit(x, task, sets, list(PENALTIES) * task.n_folds, SETTINGS)
-    logits = done.logits(x.x).view(-1, task.n_folds, len(PENALTIES))
-    fold = torch.from_numpy(task.fold).long()
+    x = standardise(cache.read(cell, None), training)
+    sets = [training.outer(k) for k in range(training.n_folds) for _ in PENALTIES]
+    done = fit(x, training, sets, list(PENALTIES) * training.n_folds, SETTINGS)
+    logits = done.logits(x.x).view(-1, training.n_folds, len(PENALTIES))
+    fold = torch.from_numpy(training.fold).long()
     return logits[torch.arange(len(fold)), fold].T.numpy()
 
 
 def fitted(
-    x: np.ndarray, task: Task, left_out: set[int], penalties: tuple[float, ...]
+    x: np.ndarray, training: TrainingRows, left_out: set[int], penalties: tuple[float, ...]
 ) -> dict[float, LogisticRegression]:
-    train = ~np.isin(task.fold, list(left_out))
-    s = task.pair(*left_out) if len(left_out) == 2 else task.outer(*left_out)
-    weight = task.weights([s])[:, 0].numpy()[train]
+    train = ~np.isin(training.fold, list(left_out))
+    s = training.pair(*left_out) if len(left_out) == 2 else training.outer(*left_out)
+    weight = training.weights([s])[:, 0].numpy()[train]
     scaler = StandardScaler().fit(x[train], sample_weight=weight)
     scaled = scaler.transform(x[train])
     models = {}
     for penalty in penalties:
-        model = LogisticRegression(C=1 / penalty, max_iter=1000).fit(scaled, task.y[train], sample_weight=weight)
+        model = LogisticRegression(C=1 / penalty, max_iter=1000).fit(scaled, training.y[train], sample_weight=weight)
         model.coef_ = model.coef_ / scaler.scale_
         model.intercept_ = model.intercept_ - model.coef_[0] @ scaler.mean_
         models[penalty] = model
     return models
 
 
-def theirs_grid(cache: ActivationCache, task: Task, cell: Cell) -> np.ndarray:
+def theirs_grid(cache: ActivationCache, training: TrainingRows, cell: Cell) -> np.ndarray:
     x = cache.read(cell, None).float().numpy()
     out = np.empty((len(PENALTIES), len(x)), np.float32)
-    for k in range(task.n_folds):
-        for i, model in enumerate(fitted(x, task, {k}, PENALTIES).values()):
-            out[i, task.fold == k] = model.decision_function(x[task.fold == k])
+    for k in range(training.n_folds):
+        for i, model in enumerate(fitted(x, training, {k}, PENALTIES).values()):
+            out[i, training.fold == k] = model.decision_function(x[training.fold == k])
     return out
 
 
-def theirs_nested(cache: ActivationCache, task: Task, cell: Cell) -> np.ndarray:
+def theirs_nested(cache: ActivationCache, training: TrainingRows, cell: Cell) -> np.ndarray:
     x = cache.read(cell, None).float().numpy()
     out = np.empty(len(x), np.float32)
-    for k in range(task.n_folds):
+    for k in range(training.n_folds):
         areas = dict.fromkeys(PENALTIES, 0.0)
-        for j in set(range(task.n_folds)) - {k}:
-            held = task.fold == j
-            images, first = np.unique(task.image[held], return_index=True)
-            for penalty, model in fitted(x, task, {j, k}, PENALTIES).items():
+        for j in set(range(training.n_folds)) - {k}:
+            held = training.fold == j
+            images, first = np.unique(training.image[held], return_index=True)
+            for penalty, model in fitted(x, training, {j, k}, PENALTIES).items():
                 z = model.decision_function(x[held])
-                means = [z[task.image[held] == i].mean() for i in images]
-                areas[penalty] += float(roc_auc_score(task.y[held][first], means))
+                means = [z[training.image[held] == i].mean() for i in images]
+                areas[penalty] += float(roc_auc_score(training.y[held][first], means))
         best = max(PENALTIES, key=lambda penalty: (round(areas[penalty], 9), penalty))
-        out[task.fold == k] = fitted(x, task, {k}, (best,))[best].decision_function(x[task.fold == k])
+        out[training.fold == k] = fitted(x, training, {k}, (best,))[best].decision_function(x[training.fold == k])
     return out
 
 
@@ -133,32 +133,34 @@ def main() -> None:
     cache = full_cache(given.folder)
     tokens = cache.tokens
     label = image_labels(tokens.image, tokens.label, len(cache.images))
-    task = good_task(tokens.image, tokens.label, make_folds(label, [m["prompt_id"] for m in cache.meta], 5))
-    assert len(task.rows) == len(tokens), "hand tokens only"
+    training = good_rows(tokens.image, tokens.label, make_folds(label, [m["prompt_id"] for m in cache.meta], 5))
+    assert len(training.rows) == len(tokens), "hand tokens only"
     cells = cache.cells[: given.cells]
     picked = [cells[i] for i in np.linspace(0, len(cells) - 1, given.reference).round().astype(int)]
-    ours_grid(cache, task, cells[0])  # warm: pages, threads
+    ours_grid(cache, training, cells[0])  # warm: pages, threads
 
     # As ProbeBank does it: each thread a cell.
-    grid, ours = timed(lambda: dict(zip(cells, spread(lambda cell: ours_grid(cache, task, cell), cells), strict=True)))
+    grid, ours = timed(
+        lambda: dict(zip(cells, spread(lambda cell: ours_grid(cache, training, cell), cells), strict=True))
+    )
     # --nested-reference 0: the grid alone
     nested_cells = cells if given.nested_reference else cells[:1]
     bank, ours_nested = timed(
-        lambda: train_bank(nested_cells, cache.width(cells[0]), task, SETTINGS, lambda cell: cache.read(cell, None))
+        lambda: train_bank(nested_cells, cache.width(cells[0]), training, SETTINGS, lambda cell: cache.read(cell, None))
     )
     ours_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
     times, gaps = [], []
     for cell in picked:
-        reference, spent = timed(lambda cell=cell: theirs_grid(cache, task, cell))
+        reference, spent = timed(lambda cell=cell: theirs_grid(cache, training, cell))
         times.append(spent)
-        gaps += [abs(area(task, z) - area(task, z0)) for z, z0 in zip(grid[cell], reference, strict=True)]
+        gaps += [abs(area(training, z) - area(training, z0)) for z, z0 in zip(grid[cell], reference, strict=True)]
         print(f"  {cell}: loop {spent[0]:.1f} s, largest AUROC difference {max(gaps[-5:]):.5f}", flush=True)
     nested_times, nested_gaps = [], []
     for cell in itertools.islice(reversed(picked), given.nested_reference):
-        z0, spent = timed(lambda cell=cell: theirs_nested(cache, task, cell))
+        z0, spent = timed(lambda cell=cell: theirs_nested(cache, training, cell))
         nested_times.append(spent)
-        nested_gaps.append(abs(area(task, bank.logit[cells.index(cell)].numpy()) - area(task, z0)))
+        nested_gaps.append(abs(area(training, bank.logit[cells.index(cell)].numpy()) - area(training, z0)))
     bandwidth, one_pass = speed_of_memory(cache, picked[0])
     report = {
         "cells": len(cells), "reference_cells": len(picked), "threads": torch.get_num_threads(),
@@ -170,8 +172,8 @@ def main() -> None:
     print(json.dumps(report, indent=1))
 
 
-def area(task: Task, logit: np.ndarray) -> float:
-    return float(roc_auc_score(task.y, logit))
+def area(training: TrainingRows, logit: np.ndarray) -> float:
+    return float(roc_auc_score(training.y, logit))
 
 
 def timed(work: Callable[[], T]) -> tuple[T, tuple[float, float]]:

@@ -90,9 +90,9 @@ def run_ablation(bench: Bench, study: AblationStudy) -> str:
     tokens = HandTokens.of(bench.run.cache())
     erasures = erase_all(tokens, bench.probes, cells, study)
     pairs = bench.pairs(study.pairs, 3)
-    said = {"cells": [str(cell) for cell in cells], "erasures": [e.name for e in erasures], "where": study.where,
+    made_with = {"cells": [str(cell) for cell in cells], "erasures": [e.name for e in erasures], "where": study.where,
             "images": len(tokens.good)}  # fmt: skip
-    rows = bench.fill("ablation", pairs, DrawTreated(erasures), said, "erased pairs", each=1 + len(erasures))
+    rows = bench.fill("ablation", pairs, DrawTreated(erasures), made_with, "erased pairs", each=1 + len(erasures))
     table = effects(pd.DataFrame(rows))
     own, random = table[table["kind"] == VERDICT].iloc[0], table[table["kind"] == RANDOM]
     p = {key: p_against(float(own[key]), random[key].to_numpy(float), two_sided=True) for key in ("bad", "shift")}

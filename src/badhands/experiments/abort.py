@@ -13,7 +13,7 @@ from badhands.experiments.rules import Treat, by_miss, by_price, crossed, first_
 from badhands.probes.artifact import Probes
 from badhands.stats.auroc import auroc
 from badhands.stats.costs import Outcome, cost_row
-from badhands.watch.fitting import early_timesteps, ranked_blocks
+from badhands.watch.compatibility import early_timesteps, ranked_blocks
 
 Floats = NDArray[np.float64]
 MISS = 0.05

@@ -51,9 +51,9 @@ class Bench:
             ValueError: the folder holds another model's table, or the judge calls all images alike.
         """
         pairs = images.pairs(self.source, self.known)
-        said = self.said(pairs) | {"prompts_drawn": images.prompts}
+        made_with = self.made_with(pairs) | {"prompts_drawn": images.prompts}
         self.artist.scene.embed(pair.prompt for pair in pairs)
-        table = FreshTable.of(fill_table(self.folder / NAME, pairs, self.artist, said, self.workers))
+        table = FreshTable.of(fill_table(self.folder / NAME, pairs, self.artist, made_with, self.workers))
         if not table.good.any() or table.good.all():
             raise ValueError(f"{int(table.good.sum())} of {len(pairs)} images are good hands: nothing can be compared")
         return table
@@ -71,12 +71,12 @@ class Bench:
             settings: what the rows depend on beside model, probes and pairs.
         """
         self.artist.scene.embed(pair.prompt for pair in pairs)
-        path, said = self.folder / f"{name}.jsonl", self.said(pairs) | settings
+        path, made_with = self.folder / f"{name}.jsonl", self.made_with(pairs) | settings
         on_cpu = self.spec.torch_device().type == "cpu"
         size = min(BATCH, self.spec.batch_size) if on_cpu else self.spec.batch_size
-        return fill_rows(path, pairs, self.artist, draw, said, what, each=each, batch=size, workers=self.workers)
+        return fill_rows(path, pairs, self.artist, draw, made_with, what, each=each, batch=size, workers=self.workers)
 
-    def said(self, pairs: Sequence[Pair]) -> dict[str, Any]:
+    def made_with(self, pairs: Sequence[Pair]) -> dict[str, Any]:
         """What a table stands on."""
         return made_with(self.spec, self.probes, pairs, self.source)
 

@@ -20,7 +20,7 @@ from badhands.diffusion.preview import decode
 from badhands.diffusion.scene import Pair
 from badhands.experiments.rows import Artist, fill_rows, finish
 from badhands.probes.artifact import Probes
-from badhands.watch.fitting import main_block
+from badhands.watch.compatibility import main_block
 from badhands.watch.fresh import fresh_pairs
 from badhands.watch.seen import Seen
 from badhands.watch.watcher import watch
@@ -119,10 +119,10 @@ def _numbered(names: Sequence[str]) -> NDArray[np.int64]:
 
 
 def fill_table(
-    path: Path, pairs: Sequence[Pair], artist: Artist, said: dict[str, Any], workers: int = 1
+    path: Path, pairs: Sequence[Pair], artist: Artist, made_with: dict[str, Any], workers: int = 1
 ) -> list[dict[str, Any]]:
     """The table's rows, drawn where they are missing. Raises as `fill_rows`."""
-    return fill_rows(path, pairs, artist, draw_rows, said, "fresh images", workers=workers)
+    return fill_rows(path, pairs, artist, draw_rows, made_with, "fresh images", workers=workers)
 
 
 def draw_rows(artist: Artist, batch: Sequence[Pair]) -> Iterator[dict[str, Any]]:

@@ -147,8 +147,8 @@ def run_repair(bench: Bench, study: RepairStudy) -> str:
     """
     draw = DrawRepairs(study.tries, study.redo, study.reseeds)
     pairs = bench.pairs(study.pairs, 4)
-    said = {"tries": study.tries, "redo": list(study.redo), "regions": list(REGIONS)}
-    rows = bench.fill("repair", pairs, draw, said, "repaired pairs", each=draw.each)
+    made_with = {"tries": study.tries, "redo": list(study.redo), "regions": list(REGIONS)}
+    rows = bench.fill("repair", pairs, draw, made_with, "repaired pairs", each=draw.each)
     table = repair_table(Repairs.of(rows, bench.spec.steps, REGIONS))
     masks = mask_table([row for row in rows if row["what"] == "plain"])
     bench.write("repair", table)

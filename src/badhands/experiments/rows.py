@@ -34,7 +34,7 @@ Draw = Callable[[Artist, Sequence[Pair]], Iterator[Row]]
 
 
 def fill_rows(
-    path: Path, pairs: Sequence[Pair], artist: Artist, draw: Draw, said: dict[str, Any], what: str, *,
+    path: Path, pairs: Sequence[Pair], artist: Artist, draw: Draw, made_with: dict[str, Any], what: str, *,
     each: int = 1, batch: int | None = None, workers: int = 1,
 ) -> list[Row]:  # fmt: skip
     """Draw what a table lacks, a batch of pairs at a time; called again, it goes on.
@@ -42,14 +42,14 @@ def fill_rows(
     Several processes draw the very batches that one would, so the rows are the same but for the clocks.
 
     Args:
-        said: what the table was made with; kept beside it, and compared when it is continued.
+        made_with: what the table was made with; kept beside it, and compared when it is continued.
         each: rows for every pair.
         batch: pairs in a batch; None: the model's batch size.
 
     Raises:
         ValueError: the folder holds a table made with something else.
     """
-    keep_making(path, said)
+    keep_making(path, made_with)
     rows = read_rows(path)
     rows = rows[: len(rows) // each * each]
     have = [(row["prompt"], row["seed"]) for row in rows[::each]]
@@ -116,7 +116,7 @@ def read_rows(path: Path) -> list[Row]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
-def keep_making(path: Path, said: dict[str, Any]) -> None:
+def keep_making(path: Path, made_with: dict[str, Any]) -> None:
     """Write beside a table what it is made with, or compare with what is written there.
 
     Raises:
@@ -124,12 +124,12 @@ def keep_making(path: Path, said: dict[str, Any]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     keep = path.with_suffix(".made_with.json")
-    if keep.exists() and json.loads(keep.read_text()) != json.loads(json.dumps(said)):
+    if keep.exists() and json.loads(keep.read_text()) != json.loads(json.dumps(made_with)):
         raise ValueError(
             f"{path.parent} holds {path.name} of another model, other probes or other settings: give another folder "
             "(hydra.run.dir=...), or remove that file"
         )
-    write_whole(keep, (json.dumps(said, indent=1) + "\n").encode())
+    write_whole(keep, (json.dumps(made_with, indent=1) + "\n").encode())
 
 
 def finish(pipe: Any) -> None:

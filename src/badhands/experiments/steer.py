@@ -99,8 +99,8 @@ def run_steer(bench: Bench, study: SteerStudy) -> str:
     """
     cells = study.at(bench)
     pushes, pairs = study.pushes(cells), bench.pairs(study.pairs, 2)
-    said = {"cells": [str(cell) for cell in cells], "pushes": [push.name for push in pushes], "where": study.where}
-    rows = bench.fill("steer", pairs, DrawTreated(pushes), said, "pushed pairs", each=1 + len(pushes))
+    made_with = {"cells": [str(cell) for cell in cells], "pushes": [push.name for push in pushes], "where": study.where}
+    rows = bench.fill("steer", pairs, DrawTreated(pushes), made_with, "pushed pairs", each=1 + len(pushes))
     frame = pd.DataFrame(rows)
     table = effects(frame)
     random = table.loc[table["kind"] == RANDOM, "shift"].to_numpy(float)

@@ -83,10 +83,10 @@ class CellStack:
         self.s = torch.zeros(len(self.n), *shape, device=device)
         """float32[r, C, d]; raw units divided by the cell's own overall scale, which no cosine feels."""
         for k, cell in enumerate(cells):
-            if not len(cell.alive):
+            if not len(cell.varying_channels):
                 continue
             scale = torch.from_numpy(cell.sd / np.sqrt((cell.sd**2).mean())).float() if raw else torch.ones(())
-            self.s[:, k, torch.from_numpy(cell.alive).to(device)] = cell.s.to(device) * scale.to(device)
+            self.s[:, k, torch.from_numpy(cell.varying_channels).to(device)] = cell.s.to(device) * scale.to(device)
         self.total = self.s.sum(0)
 
     def directions(self, good: Tensor, bad: Tensor | None = None) -> Tensor:

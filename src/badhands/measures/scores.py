@@ -35,13 +35,13 @@ class Rules:
     def on_raw(self, sums: CellSums, centre: np.ndarray) -> "Rules":
         """The same rules for tokens x - `centre` in raw units, float64[D] with all channels."""
         device = self.linear.device
-        shift = torch.from_numpy((centre[sums.alive] - sums.mean) / sums.sd)[:, None].to(device)
+        shift = torch.from_numpy((centre[sums.varying_channels] - sums.mean) / sums.sd)[:, None].to(device)
         sd, linear, square = torch.from_numpy(sums.sd)[:, None].to(device), self.linear.double(), self.square.double()
         offset = self.offset + (shift * linear + shift.square() * square).sum(0)
 
         def spread(values: Tensor) -> Tensor:
             full = torch.zeros(len(centre), values.shape[1], device=values.device)
-            full[torch.from_numpy(sums.alive).to(values.device)] = values.float()
+            full[torch.from_numpy(sums.varying_channels).to(values.device)] = values.float()
             return full
 
         return Rules(spread((linear + 2 * shift * square) / sd), spread(square / sd.square()), offset.float())

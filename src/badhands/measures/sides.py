@@ -31,7 +31,7 @@ class CellSums:
     """float64[d], mean of all tokens, raw units."""
     sd: np.ndarray
     """float64[d], standard deviation of all tokens, raw units."""
-    alive: np.ndarray
+    varying_channels: np.ndarray
     """int[d], the channels that are left."""
 
     @classmethod
@@ -44,13 +44,15 @@ class CellSums:
         q = q - 2 * mean * s + n * mean**2
         s = s - n * mean
         variance = q.sum(0) / n.sum()
-        alive = np.flatnonzero(variance > 1e-12 * (mean**2 + 1e-30))
-        sd = np.sqrt(variance[alive])
+        varying = np.flatnonzero(variance > 1e-12 * (mean**2 + 1e-30))
+        sd = np.sqrt(variance[varying])
 
         def ready(values: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(device)
 
-        return cls(ready(contrast.n), ready(s[:, alive] / sd), ready(q[:, alive] / sd**2), mean[alive], sd, alive)
+        return cls(
+            ready(contrast.n), ready(s[:, varying] / sd), ready(q[:, varying] / sd**2), mean[varying], sd, varying
+        )
 
     def only(self, rows: Tensor) -> "CellSums":
         """Some of the rows, int64[k]."""

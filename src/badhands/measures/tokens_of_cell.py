@@ -70,7 +70,7 @@ class TokenPass:
         """All rows of one cell. `sums` by contrast name; `widening` of `held_out`."""
         main = self.plan.main
         centre = np.zeros(self.cache.width(cell))
-        centre[sums[main.name].alive] = sums[main.name].mean
+        centre[sums[main.name].varying_channels] = sums[main.name].mean
         x = self._read(cell, torch.from_numpy(centre).float().to(self.device))
         self._scores(cell, x, centre, sums, widening)
         row = torch.from_numpy(self.row_of[main.name][: self.hands]).to(self.device)
@@ -119,7 +119,7 @@ class TokenPass:
             self.table.add(cell, metric, value, **about)
 
     def _kurtosis(self, cell: Cell, x: Tensor, row: Tensor, sums: CellSums) -> None:
-        alive, sd = (torch.from_numpy(values).to(self.device) for values in (sums.alive, sums.sd))
+        alive, sd = (torch.from_numpy(values).to(self.device) for values in (sums.varying_channels, sums.sd))
         means = torch.zeros(len(sums.n), x.shape[1], device=self.device)
         means[:, alive] = sums.s / sums.n[:, None] * sd.float()
         values = excess_kurtosis(x, row, means)[alive].cpu().numpy()
@@ -143,7 +143,7 @@ class TokenPass:
         per_fold = training_sides(main, sums, fold, folds).gap
         everything = training_sides(main, sums, np.full(len(fold), -1), 1).gap
         v = torch.zeros(1 + folds, x.shape[1], device=self.device)
-        alive, sd = (torch.from_numpy(values).to(self.device) for values in (sums.alive, sums.sd))
+        alive, sd = (torch.from_numpy(values).to(self.device) for values in (sums.varying_channels, sums.sd))
         v[:, alive] = torch.cat([everything, per_fold]) * sd.float()
         v /= v.norm(dim=1, keepdim=True).clamp(min=1e-30)
         along = x @ v.T

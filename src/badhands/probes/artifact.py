@@ -17,40 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from badhands.cells import Cell, in_order
+from badhands.probes.readout import Readout
 
 HEADS = ("hand", "good", "image")
 """hand: is the token hand? good: is a hand token part of a good hand? image: is the hand good, read from the mean of
 its tokens by the headline's ridge; applied to single tokens its logits average to the image's."""
+VECTORS = ("directions", "midpoints", "random_directions")
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Readout:
-    """One probe of one cell, float32, in raw activation coordinates."""
-
-    weight: Tensor
-    """[d]; with a hidden layer [h]."""
-    bias: float
-    platt: tuple[float, float] = (1.0, 0.0)
-    """Slope and offset: probability = sigmoid(slope * logit + offset), fitted on out-of-fold logits."""
-    hidden: tuple[Tensor, Tensor] | None = None
-    """([h, d], [h]) for `mlp`: logit = weight . relu(hidden x + bias_h) + bias."""
-
-    @property
-    def width(self) -> int:
-        return (self.hidden[0] if self.hidden else self.weight).shape[-1]
-
-    def logit(self, x: Tensor) -> Tensor:
-        """x: [..., d] in any dtype and on any device -> [...] float32 on that device."""
-        x = x.float()
-        if self.hidden is not None:
-            x = torch.relu(x @ self.hidden[0].to(x.device).T + self.hidden[1].to(x.device))
-        return x @ self.weight.to(x.device) + self.bias
-
-    def probability(self, x: Tensor, shift: float = 0.0) -> Tensor:
-        """Calibrated probability of the positive class (hand; good) of x [..., d]; `shift` is added to its logit."""
-        slope, offset = self.platt
-        return torch.sigmoid(slope * self.logit(x) + offset + shift)
 
 
 @dataclass(frozen=True)
@@ -60,7 +33,7 @@ class Probes:
     readouts: Mapping[tuple[str, Cell], Readout]
     directions: Mapping[Cell, Tensor]
     """[d] float32: mean of good tokens - mean of bad tokens, raw activations (Eq. 1): adding it makes hands better."""
-    means: Mapping[Cell, Tensor]
+    midpoints: Mapping[Cell, Tensor]
     """[d] float32: midpoint of the two class means."""
     steps: Mapping[int, tuple[int, float, int]]
     """timestep -> (step, sigma, number of steps of the schedule)."""
@@ -162,18 +135,14 @@ class Probes:
     def to(self, device: str | torch.device) -> "Probes":
         """A copy whose tensors lie on `device`."""
 
-        def move(readout: Readout) -> Readout:
-            hidden = readout.hidden and (readout.hidden[0].to(device), readout.hidden[1].to(device))
-            return Readout(readout.weight.to(device), readout.bias, readout.platt, hidden)
-
         def vectors(of: Mapping[Cell, Tensor]) -> dict[Cell, Tensor]:
             return {cell: v.to(device) for cell, v in of.items()}
 
         return replace(
             self,
-            readouts={key: move(readout) for key, readout in self.readouts.items()},
+            readouts={key: readout.to(device) for key, readout in self.readouts.items()},
             directions=vectors(self.directions),
-            means=vectors(self.means),
+            midpoints=vectors(self.midpoints),
             random_directions=vectors(self.random_directions),
         )
 
@@ -183,12 +152,8 @@ class Probes:
         folder.mkdir(parents=True, exist_ok=True)
         tensors: dict[str, Tensor] = {}
         for (head, cell), readout in self.readouts.items():
-            tensors[f"{head}/{cell}/weight"] = readout.weight
-            tensors[f"{head}/{cell}/bias"] = torch.tensor(readout.bias, dtype=torch.float64)
-            tensors[f"{head}/{cell}/platt"] = torch.tensor(readout.platt, dtype=torch.float64)
-            if readout.hidden is not None:
-                tensors[f"{head}/{cell}/hidden_weight"], tensors[f"{head}/{cell}/hidden_bias"] = readout.hidden
-        for name in ("directions", "means", "random_directions"):
+            tensors |= readout.tensors(f"{head}/{cell}")
+        for name in VECTORS:
             tensors |= {f"{name}/{cell}": v for cell, v in getattr(self, name).items()}
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, folder / "probes.safetensors")
         card = {
@@ -265,24 +230,19 @@ class Probes:
             )
         tensors = load_file(folder / "probes.safetensors")
         readouts: dict[tuple[str, Cell], Readout] = {}
-        vectors: dict[str, dict[Cell, Tensor]] = {"directions": {}, "means": {}, "random_directions": {}}
+        vectors: dict[str, dict[Cell, Tensor]] = {name: {} for name in VECTORS}
         for key, tensor in tensors.items():
             kind, name = key.split("/", 1)
+            kind = "midpoints" if kind == "means" else kind  # as 0.1.0 wrote them
             if kind in vectors:
                 vectors[kind][Cell.parse(name)] = tensor
             elif name.endswith("/weight"):
-                at = f"{kind}/{name.removesuffix('/weight')}"
-                hidden = (tensors.get(f"{at}/hidden_weight"), tensors.get(f"{at}/hidden_bias"))
-                readouts[kind, Cell.parse(name.removesuffix("/weight"))] = Readout(
-                    tensor,
-                    tensors[f"{at}/bias"].item(),
-                    (tensors[f"{at}/platt"][0].item(), tensors[f"{at}/platt"][1].item()),
-                    (hidden[0], hidden[1]) if hidden[0] is not None and hidden[1] is not None else None,
-                )
+                cell = name.removesuffix("/weight")
+                readouts[kind, Cell.parse(cell)] = Readout.of(tensors, f"{kind}/{cell}")
         steps = {int(t): (int(s[0]), float(s[1]), int(s[2])) for t, s in card["steps"].items()}
         thresholds = {Cell.parse(c): {float(k): v for k, v in of.items()} for c, of in card["thresholds"].items()}
         return cls(
-            readouts, vectors["directions"], vectors["means"], steps, thresholds, vectors["random_directions"], card
+            readouts, vectors["directions"], vectors["midpoints"], steps, thresholds, vectors["random_directions"], card
         )
 
 

@@ -12,23 +12,23 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics.functional.classification import binary_auroc
 
 from badhands.cells import Cell
-from badhands.probes.artifact import Readout
+from badhands.probes.readout import Readout
 from badhands.probes.kinds import KINDS
 from badhands.probes.nested import CellFit, fit_cell
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.standardise import working_dtype
-from badhands.probes.task import Task
+from badhands.probes.training_rows import TrainingRows
 from badhands.stats.threads import spread, together
 
 ON_GPU = 8
 """Cells fitted at once on a GPU."""
 
 Read = Callable[[Cell], Tensor]
-"""Rows of a task from one cell, [n, d]."""
+"""Rows of a `TrainingRows` from one cell, [n, d]."""
 
 
 class CellStream(Dataset[Any]):
-    """Items of `together` cells: their indices and, of each, the [n, d] activations of the task's rows."""
+    """Items of `together` cells: their indices and, of each, the [n, d] activations of those rows."""
 
     def __init__(self, cells: Sequence[Cell], read: Read, together: int = 1):
         self.cells, self.read, self.together = tuple(cells), read, together
@@ -79,11 +79,11 @@ class ProbeBank(lightning.LightningModule):
     hidden_weight: Tensor
     hidden_bias: Tensor
 
-    def __init__(self, cells: Sequence[Cell], width: int, task: Task, settings: ProbeSettings):
+    def __init__(self, cells: Sequence[Cell], width: int, training: TrainingRows, settings: ProbeSettings):
         super().__init__()
         self.automatic_optimization = False
-        self.cells, self.width, self.task, self.settings = tuple(cells), width, task, settings
-        c, models, n = len(self.cells), task.n_folds + 1, len(task.rows)
+        self.cells, self.width, self.trained_on, self.settings = tuple(cells), width, training, settings
+        c, models, n = len(self.cells), training.n_folds + 1, len(training.rows)
         self.has_hidden, self.uses_bfloat16 = KINDS[settings.kind].hidden, False
         inner = settings.hidden if self.has_hidden else width
         for name, shape in {
@@ -110,7 +110,7 @@ class ProbeBank(lightning.LightningModule):
         indices, raws = batch
 
         def fitted(raw: Tensor) -> CellFit:
-            return fit_cell(raw, self.task, self.settings)
+            return fit_cell(raw, self.trained_on, self.settings)
 
         def on_a_stream(raw: Tensor) -> CellFit:
             stream = torch.cuda.Stream(raw.device)
@@ -134,7 +134,7 @@ class ProbeBank(lightning.LightningModule):
         self.gradient[index], self.passes[index] = done.gradient, done.passes
         if done.hidden is not None:
             self.hidden_weight[index], self.hidden_bias[index] = done.hidden
-        y = torch.from_numpy(self.task.y).to(done.logit.device, torch.long)
+        y = torch.from_numpy(self.trained_on.y).to(done.logit.device, torch.long)
         self.token_auroc[index] = binary_auroc(done.logit, y, validate_args=False)
         self.log("token_auroc", self.token_auroc[index], prog_bar=True, batch_size=len(y))
 
@@ -159,7 +159,7 @@ class ProbeBank(lightning.LightningModule):
 def train_bank(
     cells: Sequence[Cell],
     width: int,
-    task: Task,
+    training: TrainingRows,
     settings: ProbeSettings,
     read: Read,
     trainer: Callable[[], lightning.Trainer] | None = None,
@@ -167,10 +167,10 @@ def train_bank(
     """Fit a bank on cells of one width.
 
     Args:
-        read: cell -> [n, d] activations of `task.rows`.
+        read: cell -> [n, d] activations of `training.rows`.
         trainer: makes a fresh Trainer of one epoch; None: on the CPU, silent.
     """
-    bank = ProbeBank(cells, width, task, settings)
+    bank = ProbeBank(cells, width, training, settings)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # device lists and tips, once a bank
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*configure_optimizers.*")
@@ -178,7 +178,7 @@ def train_bank(
         warnings.filterwarnings("ignore", message=".*has no parameters.*|.*LeafSpec.*|.*torch.jit.*")
         runner = (trainer or quiet_trainer)()
         on_cpu = runner.strategy.root_device.type == "cpu"
-        at_once = together(len(task.rows) * width * 4) if on_cpu else ON_GPU
+        at_once = together(len(training.rows) * width * 4) if on_cpu else ON_GPU
         runner.fit(bank, CellData(cells, read, at_once))
     return bank.cpu()
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from badhands.cells import Cell
 from badhands.probes.data import ProbeData
-from badhands.probes.task import Task
+from badhands.probes.training_rows import TrainingRows
 from badhands.stats.threads import spread
 
 Readouts = Mapping[Cell | None, np.ndarray]
@@ -30,15 +30,15 @@ class Control:
     """Empty where the run has not what it needs."""
 
 
-def geometry(task: Task, token: np.ndarray, grids: np.ndarray) -> np.ndarray:
+def geometry(training: TrainingRows, token: np.ndarray, grids: np.ndarray) -> np.ndarray:
     """float32[n, 6]: log token count of the hand, row, column, their squares and product (of -1..1), for each row.
 
     Args:
         token: int[tokens of the cache], row-major index on the grid; grids: int[images, 2], (h, w) of each image.
     """
-    count = np.bincount(task.image, minlength=len(grids))[task.image]
-    h, w = grids[task.image].T
-    row, column = np.divmod(token[task.rows], w)
+    count = np.bincount(training.image, minlength=len(grids))[training.image]
+    h, w = grids[training.image].T
+    row, column = np.divmod(token[training.rows], w)
     row, column = 2 * (row + 0.5) / h - 1, 2 * (column + 0.5) / w - 1
     return np.stack([np.log(count), row, column, row**2, column**2, row * column], 1).astype(np.float32)
 
@@ -64,16 +64,16 @@ def _latent(block: str) -> Callable[[ProbeData], Readouts]:
     """Mean, standard deviation, largest and smallest value of each channel over the hand tokens of an image."""
 
     def readouts(data: ProbeData) -> Readouts:
-        read, task = data.read(data.good), data.good
-        return {cell: summary(read(cell), task, data) for cell in data.cache.cells if cell.block == block}
+        read, training = data.read(data.good), data.good
+        return {cell: summary(read(cell), training, data) for cell in data.cache.cells if cell.block == block}
 
     return readouts
 
 
-def summary(x: Tensor, task: Task, data: ProbeData) -> np.ndarray:
-    """float32[m, 4 d] of rows [n, d] of a task: mean, sd, max, min by image."""
+def summary(x: Tensor, training: TrainingRows, data: ProbeData) -> np.ndarray:
+    """float32[m, 4 d] of training rows [n, d]: mean, sd, max, min by image."""
     x = x.float()
-    index = torch.from_numpy(task.image).long()[:, None].expand_as(x)
+    index = torch.from_numpy(training.image).long()[:, None].expand_as(x)
     start = torch.zeros(len(data.image_label), x.shape[1])
     mean = start.scatter_reduce(0, index, x, "mean", include_self=False)
     square = start.scatter_reduce(0, index, (x - mean[index[:, 0]]).square(), "mean", include_self=False)
@@ -116,11 +116,11 @@ def _not_hand(data: ProbeData) -> Readouts:
     return dict(zip(data.cells, means, strict=True))
 
 
-def _means(task: Task, x: np.ndarray, data: ProbeData) -> np.ndarray:
-    """Rows [n, d] of a task as means by image, [m, d]; the mean of all images where one has no row."""
+def _means(training: TrainingRows, x: np.ndarray, data: ProbeData) -> np.ndarray:
+    """Training rows [n, d] as means by image, [m, d]; the mean of all images where one has no row."""
     n = len(data.image_label)
-    count = np.bincount(task.image, minlength=n)[:, None]
-    sums = csr_array((np.ones(len(x)), (task.image, np.arange(len(x)))), shape=(n, len(x))) @ x
+    count = np.bincount(training.image, minlength=n)[:, None]
+    sums = csr_array((np.ones(len(x)), (training.image, np.arange(len(x)))), shape=(n, len(x))) @ x
     means = np.where(count > 0, sums / np.maximum(count, 1), sums.sum(0) / count.sum())
     return means[data.design.known].astype(np.float32)
 

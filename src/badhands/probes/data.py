@@ -9,7 +9,7 @@ from torch import Tensor
 
 from badhands.cells import PSEUDO_BLOCKS, Cell
 from badhands.probes.settings import ProbeSettings
-from badhands.probes.task import NOT_HAND, Task, good_task, hand_task, scene_task
+from badhands.probes.training_rows import NOT_HAND, TrainingRows, good_rows, hand_rows, scene_rows
 from badhands.stats.design import Design
 from badhands.stats.intervals import Scored
 from badhands.stats.resampling import image_draws
@@ -74,29 +74,29 @@ class ProbeData:
         return np.array([info.grid for info in self.cache.images])
 
     @cached_property
-    def good(self) -> Task:
-        return good_task(self.cache.tokens.image, self.cache.tokens.label, self.folds)
+    def good(self) -> TrainingRows:
+        return good_rows(self.cache.tokens.image, self.cache.tokens.label, self.folds)
 
     @cached_property
-    def hand(self) -> Task | None:
+    def hand(self) -> TrainingRows | None:
         """None where no token is labelled not hand."""
         tokens = self.cache.tokens
         if not (tokens.label == NOT_HAND).any():
             return None
-        return hand_task(tokens.image, tokens.label, self.folds, self.grids.prod(1))
+        return hand_rows(tokens.image, tokens.label, self.folds, self.grids.prod(1))
 
     @cached_property
-    def scene(self) -> Task | None:
+    def scene(self) -> TrainingRows | None:
         """None where some fold has no not-hand tokens of one of the classes."""
         tokens = self.cache.tokens
-        task = scene_task(tokens.image, tokens.label, self.folds, self.image_label)
-        both = np.bincount(task.groups, minlength=2 * len(np.unique(self.folds))) > 0
-        return task if len(task.rows) and both.all() else None
+        training = scene_rows(tokens.image, tokens.label, self.folds, self.image_label)
+        both = np.bincount(training.groups, minlength=2 * len(np.unique(self.folds))) > 0
+        return training if len(training.rows) and both.all() else None
 
-    def read(self, task: Task) -> Callable[[Cell], Tensor]:
-        """Reads the rows of a task from a cell: [n, d] in the stored dtype."""
-        everything = len(task.rows) == len(self.cache.tokens)
-        return lambda cell: self.cache.read(cell, None if everything else task.rows)
+    def read(self, training: TrainingRows) -> Callable[[Cell], Tensor]:
+        """Reads training rows from a cell: [n, d] in the stored dtype."""
+        everything = len(training.rows) == len(self.cache.tokens)
+        return lambda cell: self.cache.read(cell, None if everything else training.rows)
 
 
 def common_width(cache: ActivationCache) -> int:

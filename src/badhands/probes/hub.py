@@ -169,7 +169,7 @@ def readme(card: Mapping[str, Any]) -> str:
     head += [f"base_model: {card['base_model']}", "base_model_relation: adapter"] if card["base_model"] else []
     head += ["tags:", *(f"- {tag}" for tag in ("badhands", "linear-probe", "interpretability", "text-to-image"))]
     if best:
-        head += ["model-index:", f"- name: probes of {card['model']}", "  results:", "  - task:",
+        head += ["model-index:", f"- name: probes of {card['model']}", "  results:", "  - training:",
                  "      type: image-classification", "      name: bad hands from activations", "    dataset:",
                  f"      name: {card['study']}", f"      type: {card['study']}", "    metrics:",
                  "    - type: roc_auc", f"      name: image AUROC out of fold, best cell ({best})",

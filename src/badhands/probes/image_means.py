@@ -13,7 +13,7 @@ from torch import Tensor
 
 from badhands.cells import Cell
 from badhands.probes.standardise import CHUNK
-from badhands.probes.task import Task
+from badhands.probes.training_rows import TrainingRows
 from badhands.stats.threads import spread, together
 
 STEP = {True: CHUNK, False: 4096}
@@ -49,21 +49,21 @@ class ImageMeans:
 def image_means(
     cells: Sequence[Cell],
     read: Callable[[Cell], Tensor],
-    task: Task,
+    training: TrainingRows,
     draws: int = 24,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> ImageMeans:
-    """One pass over the rows of `task` in every cell; on a CPU each thread has a cell of its own.
+    """One pass over the rows of `training` in every cell; on a CPU each thread has a cell of its own.
 
     Args:
         draws: random directions to draw per cell, for steering's control.
         device: where the sums are made; the result lies on the CPU.
     """
-    n_images, n = len(task.folds), len(task.rows)
-    present = np.bincount(task.image, minlength=n_images) > 0
-    base = torch.from_numpy(task.base).float()
-    y = torch.from_numpy(task.y)
+    n_images, n = len(training.folds), len(training.rows)
+    present = np.bincount(training.image, minlength=n_images) > 0
+    base = torch.from_numpy(training.base).float()
+    y = torch.from_numpy(training.y)
     class_weight = torch.stack([base * (1 - y), base * y])
     class_weight /= class_weight.sum(1, keepdim=True)
     generator = torch.Generator().manual_seed(seed)
@@ -71,7 +71,7 @@ def image_means(
     # [2, m]: takes the class means out of the draws again
     noise_sums = torch.stack([(noise * (1 - y)).sum(1), (noise * y).sum(1)]).to(device)
     weights = torch.cat([class_weight, noise]).to(device)
-    parts = [_Rows.of(task, begin, min(begin + STEP[torch.device(device).type == "cpu"], n), base, device)
+    parts = [_Rows.of(training, begin, min(begin + STEP[torch.device(device).type == "cpu"], n), base, device)
              for begin in range(0, n, STEP[torch.device(device).type == "cpu"])]  # fmt: skip
 
     def one(cell: Cell) -> tuple[Tensor, ...]:
@@ -97,7 +97,7 @@ def image_means(
 
 @dataclass(frozen=True)
 class _Rows:
-    """Some rows of a task, and which image each belongs to."""
+    """Some rows of a training, and which image each belongs to."""
 
     rows: slice
     images: slice
@@ -105,8 +105,8 @@ class _Rows:
     """float32[images, rows], 1 / tokens of the image: a product is much faster than adding rows one by one."""
 
     @classmethod
-    def of(cls, task: Task, begin: int, end: int, base: Tensor, device: torch.device | str) -> "_Rows":
-        image = task.image[begin:end]
+    def of(cls, training: TrainingRows, begin: int, end: int, base: Tensor, device: torch.device | str) -> "_Rows":
+        image = training.image[begin:end]
         first, last = int(image.min()), int(image.max()) + 1
         member = torch.zeros(last - first, end - begin)
         member[torch.from_numpy(image - first).long(), torch.arange(end - begin)] = base[begin:end]

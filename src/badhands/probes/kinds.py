@@ -14,7 +14,7 @@ from torch import Tensor
 from badhands.probes.objective import Loss, Problems, SecondMoment, hinge_loss, logistic_loss
 from badhands.probes.solver import minimise
 from badhands.probes.standardise import Standardised
-from badhands.probes.task import Task
+from badhands.probes.training_rows import TrainingRows
 
 
 class FitOptions(Protocol):
@@ -78,14 +78,16 @@ class Kind:
     """It has a layer of hidden units: `settings.hidden` of them."""
 
 
-Fitter = Callable[[Standardised, Task, list[int], list[float], FitOptions], Fit]
+Fitter = Callable[[Standardised, TrainingRows, list[int], list[float], FitOptions], Fit]
 """Fits problem i on training set sets[i] with penalties[i]."""
 
 
-def fit(cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: FitOptions) -> Fit:
+def fit(
+    cell: Standardised, training: TrainingRows, sets: list[int], penalties: list[float], settings: FitOptions
+) -> Fit:
     """Fit problem i on training set sets[i] with penalties[i], by the kind that the settings name."""
     assert len(sets) == len(penalties)
-    return KINDS[settings.kind].fit(cell, task, sets, penalties, settings)
+    return KINDS[settings.kind].fit(cell, training, sets, penalties, settings)
 
 
 def _descent(loss: Loss, at_zero: float, slope: float) -> Fitter:
@@ -96,18 +98,20 @@ def _descent(loss: Loss, at_zero: float, slope: float) -> Fitter:
             and the classes weigh 1/2 each, so the first gradient is a difference of class means.
     """
 
-    def fitted(cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: FitOptions) -> Fit:
+    def fitted(
+        cell: Standardised, training: TrainingRows, sets: list[int], penalties: list[float], settings: FitOptions
+    ) -> Fit:
         device = cell.x.device
         difference = (cell.class_means[0] - cell.class_means[1])[:, sets] / cell.scale[:, sets]
         problems = Problems(
             cell.x,
-            torch.from_numpy(task.y)[:, None].to(device),
-            task.weights(sets).to(device),
+            torch.from_numpy(training.y)[:, None].to(device),
+            training.weights(sets).to(device),
             torch.tensor(penalties, device=device),
             cell.mean[:, sets],
             cell.scale[:, sets],
             loss,
-            SecondMoment.of(cell.x, task.weights([task.full])[:, 0].to(device)),
+            SecondMoment.of(cell.x, training.weights([training.full])[:, 0].to(device)),
         )
         start = (at_zero, slope / 2 * difference)
         solution = minimise(problems, tolerance=settings.tolerance, max_passes=settings.max_passes, start=start)
@@ -120,24 +124,28 @@ def _midpoint(cell: Standardised, weight: Tensor, sets: list[int]) -> Tensor:
     return -(weight * cell.class_means[:, :, sets].mean(0)).sum(0)
 
 
-def _mass_mean(cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: FitOptions) -> Fit:
+def _mass_mean(
+    cell: Standardised, training: TrainingRows, sets: list[int], penalties: list[float], settings: FitOptions
+) -> Fit:
     """w = difference of class means in standardised channels; threshold at the midpoint."""
     difference = cell.class_means[1][:, sets] - cell.class_means[0][:, sets]
     weight = difference / cell.scale[:, sets].square()
     return Fit(weight, _midpoint(cell, weight, sets))
 
 
-def _lda(cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: FitOptions) -> Fit:
+def _lda(
+    cell: Standardised, training: TrainingRows, sets: list[int], penalties: list[float], settings: FitOptions
+) -> Fit:
     """w = (shrunk within-class covariance)^-1 (difference of class means); threshold at the midpoint."""
     x, device = cell.x, cell.x.device
     d = x.shape[1]
-    base = torch.from_numpy(task.base).to(device, torch.float32)
-    groups = torch.from_numpy(task.groups).to(device)
-    gram = torch.zeros(2 * task.n_folds, d, d, device=device)  # second moments add up over folds
-    for group in range(2 * task.n_folds):
+    base = torch.from_numpy(training.base).to(device, torch.float32)
+    groups = torch.from_numpy(training.groups).to(device)
+    gram = torch.zeros(2 * training.n_folds, d, d, device=device)  # second moments add up over folds
+    for group in range(2 * training.n_folds):
         part = x[groups == group].float()
         gram[group] = (part * base[groups == group, None]).T @ part
-    factors = torch.from_numpy(task.factors).to(device, torch.float32)
+    factors = torch.from_numpy(training.factors).to(device, torch.float32)
     weight = torch.empty(d, len(sets), device=device)
     for column, (of, share) in enumerate(zip(sets, penalties, strict=True)):
         negative, positive = cell.class_means[0][:, of].float(), cell.class_means[1][:, of].float()
@@ -155,7 +163,9 @@ def _lda(cell: Standardised, task: Task, sets: list[int], penalties: list[float]
     return Fit(weight, _midpoint(cell, weight, sets).float())
 
 
-def _mlp(cell: Standardised, task: Task, sets: list[int], penalties: list[float], settings: FitOptions) -> Fit:
+def _mlp(
+    cell: Standardised, training: TrainingRows, sets: list[int], penalties: list[float], settings: FitOptions
+) -> Fit:
     """Adam over all problems side by side, in shuffled batches of tokens; penalty is decoupled weight decay."""
     x, device = cell.x, cell.x.device
     (n, d), k, h = x.shape, len(sets), settings.hidden
@@ -172,8 +182,8 @@ def _mlp(cell: Standardised, task: Task, sets: list[int], penalties: list[float]
     updates = max(1, settings.epochs) * -(-n // batch)
     optimiser = torch.optim.Adam([inner, offset, outer, bias], lr=3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=updates)
-    y = torch.from_numpy(task.y).to(device)[:, None]
-    row_weight = task.weights(sets).to(device)
+    y = torch.from_numpy(training.y).to(device)[:, None]
+    row_weight = training.weights(sets).to(device)
 
     def folded() -> Fit:
         hidden = inner * inverse.T[:, :, None]

@@ -8,7 +8,7 @@ from torch import Tensor
 from badhands.probes.kinds import Fit, fit
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.standardise import Standardised, standardise
-from badhands.probes.task import Task
+from badhands.probes.training_rows import TrainingRows
 
 INNER = 10
 """Inner models choose a penalty and a slope, and may be this much less precise."""
@@ -36,33 +36,33 @@ class CellFit:
     passes: int
 
 
-def fit_cell(raw: Tensor, task: Task, settings: ProbeSettings) -> CellFit:
+def fit_cell(raw: Tensor, training: TrainingRows, settings: ProbeSettings) -> CellFit:
     """Everything for one cell from one read of its rows.
 
     Args:
-        raw: [n, d] activations of `task.rows`; overwritten where its dtype allows.
+        raw: [n, d] activations of `training.rows`; overwritten where its dtype allows.
     """
-    cell = standardise(raw, task, settings.precision)
-    n_pairs, grid = len(task.pairs), settings.grid
+    cell = standardise(raw, training, settings.precision)
+    n_pairs, grid = len(training.pairs), settings.grid
     quick = replace(settings, tolerance=INNER * settings.tolerance)
-    inner = fit(cell, task, [s for s in range(n_pairs) for _ in grid], [p for _ in range(n_pairs) for p in grid], quick)
+    inner = fit(cell, training, [s for s in range(n_pairs) for _ in grid], [p for _ in range(n_pairs) for p in grid], quick)
     logits = inner.logits(cell.x).view(-1, n_pairs, len(grid))
-    chosen = choose_penalties(logits, task, settings)
-    folds = range(task.n_folds)
-    sets = [*(task.outer(k) for k in folds), task.full]
-    models = fit(cell, task, sets, [grid[i] for i in chosen], settings)
+    chosen = choose_penalties(logits, training, settings)
+    folds = range(training.n_folds)
+    sets = [*(training.outer(k) for k in folds), training.full]
+    models = fit(cell, training, sets, [grid[i] for i in chosen], settings)
     # From here on on the CPU: calibration is many tiny steps.
     every, logits = models.logits(cell.x).cpu(), logits.cpu()
-    fold = torch.from_numpy(task.fold).long()
+    fold = torch.from_numpy(training.fold).long()
     logit = every.gather(1, fold[:, None])[:, 0]
 
-    y, measure = torch.from_numpy(task.y), torch.from_numpy(task.measure)
-    platt = torch.zeros(task.n_folds + 1, 2, dtype=torch.float64)
+    y, measure = torch.from_numpy(training.y), torch.from_numpy(training.measure)
+    platt = torch.zeros(training.n_folds + 1, 2, dtype=torch.float64)
     probability = torch.zeros_like(logit)
     for k in folds:
         seen, hidden = fold != k, fold == k
         # The inner twin of model k without fold j scores fold j: no label of fold k has touched these logits.
-        twin = torch.tensor([task.pair(j, k) if j != k else 0 for j in folds])[fold]
+        twin = torch.tensor([training.pair(j, k) if j != k else 0 for j in folds])[fold]
         held_out = logits[torch.arange(len(fold)), twin, chosen[k]]
         slope, offset = fit_platt(held_out[seen], y[seen], measure[seen])
         platt[k] = torch.tensor([slope, offset])
@@ -82,7 +82,7 @@ def fit_cell(raw: Tensor, task: Task, settings: ProbeSettings) -> CellFit:
     )
 
 
-def choose_penalties(logits: Tensor, task: Task, settings: ProbeSettings) -> list[int]:
+def choose_penalties(logits: Tensor, training: TrainingRows, settings: ProbeSettings) -> list[int]:
     """Index into the grid for each outer fold, and for all images.
 
     What is wanted of a probe decides: for the head good the AUROC of the mean token logit over held-out images (log
@@ -93,13 +93,13 @@ def choose_penalties(logits: Tensor, task: Task, settings: ProbeSettings) -> lis
     Args:
         logits: [n, pairs, penalties] of the inner models on all rows.
     """
-    n_folds, n_grid = task.n_folds, logits.shape[2]
+    n_folds, n_grid = training.n_folds, logits.shape[2]
     if n_grid == 1:
         return [0] * (n_folds + 1)
-    y, fold = torch.from_numpy(task.y).to(logits), torch.from_numpy(task.fold).to(logits.device)
-    if task.head == "good":
-        image = torch.from_numpy(task.image).to(logits.device).long()
-        n_images, n_columns = len(task.folds), logits.shape[1] * n_grid
+    y, fold = torch.from_numpy(training.y).to(logits), torch.from_numpy(training.fold).to(logits.device)
+    if training.head == "good":
+        image = torch.from_numpy(training.image).to(logits.device).long()
+        n_images, n_columns = len(training.folds), logits.shape[1] * n_grid
         count = torch.bincount(image, minlength=n_images).clamp(min=1).to(logits)
         sums = torch.zeros(n_images, n_columns, dtype=logits.dtype, device=logits.device)
         logits = (sums.index_add_(0, image, logits.reshape(len(y), n_columns)) / count[:, None]).view(
@@ -108,9 +108,9 @@ def choose_penalties(logits: Tensor, task: Task, settings: ProbeSettings) -> lis
         share = torch.zeros_like(count).index_add_(0, image, y) / count
         present = torch.bincount(image, minlength=n_images) > 0
         y = (share == 1).to(y)  # one bad token makes a bad image
-        fold = torch.where(present, torch.from_numpy(task.folds).to(fold), -1)
+        fold = torch.where(present, torch.from_numpy(training.folds).to(fold), -1)
     area = torch.zeros(n_folds, n_folds, n_grid, dtype=torch.float64)  # [outer fold, validation fold, penalty]
-    for s, (j, k) in enumerate(task.pairs):
+    for s, (j, k) in enumerate(training.pairs):
         for validation, outer in ((j, k), (k, j)):
             rows = fold == validation
             area[outer, validation] = _auroc(logits[rows, s], y[rows]).cpu()

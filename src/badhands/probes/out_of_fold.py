@@ -26,6 +26,9 @@ def save_out_of_fold(folder: Path, images: Sequence[str], data: ProbeData, banks
         "widening": np.array(data.widening),
     }
     for bank in banks:
-        arrays[f"{bank.task.head}_rows"] = bank.task.rows
-        arrays[f"{bank.task.head}_logit"], arrays[f"{bank.task.head}_p"] = bank.logit.numpy(), bank.probability.numpy()
+        arrays[f"{bank.trained_on.head}_rows"] = bank.trained_on.rows
+        arrays[f"{bank.trained_on.head}_logit"], arrays[f"{bank.trained_on.head}_p"] = (
+            bank.logit.numpy(),
+            bank.probability.numpy(),
+        )
     np.savez(folder / OUT_OF_FOLD, **arrays)  # pyright: ignore[reportArgumentType]

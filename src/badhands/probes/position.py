@@ -7,7 +7,7 @@ seen). What a block adds is only what it finds beyond that.
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from badhands.probes.task import Task
+from badhands.probes.training_rows import TrainingRows
 
 BINS = 16
 """Squares along each side of the picture."""
@@ -17,22 +17,24 @@ PRIOR = 1.0
 """Tokens of the overall share that every square has seen before."""
 
 
-def position_logit(task: Task, token: np.ndarray, grids: np.ndarray) -> np.ndarray:
-    """float64[n], held-out log odds that a row of the hand task is hand, from the images of the other folds.
+def position_logit(training: TrainingRows, token: np.ndarray, grids: np.ndarray) -> np.ndarray:
+    """float64[n], held-out log odds that a row of the head `hand` is hand, from the images of the other folds.
 
     Args:
         token: int[tokens of the cache], row-major index on the grid; grids: int[images, 2], (h, w) of each image.
     """
-    h, w = grids[task.image].T
-    row, column = np.divmod(token[task.rows], w)
+    h, w = grids[training.image].T
+    row, column = np.divmod(token[training.rows], w)
     square = (row * BINS // h) * BINS + column * BINS // w
-    weight = task.measure * task.base
+    weight = training.measure * training.base
     logit = np.empty(len(square))
-    for fold in np.unique(task.fold):
-        seen = task.fold != fold
+    for fold in np.unique(training.fold):
+        seen = training.fold != fold
         hands, others = (
             gaussian_filter(
-                np.bincount(square[seen & (task.y == y)], weight[seen & (task.y == y)], BINS**2).reshape(BINS, BINS),
+                np.bincount(square[seen & (training.y == y)], weight[seen & (training.y == y)], BINS**2).reshape(
+                    BINS, BINS
+                ),
                 BLUR,
             ).ravel()
             for y in (1, 0)

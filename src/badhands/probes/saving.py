@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from badhands.cells import Cell
-from badhands.probes.artifact import Probes, Readout
+from badhands.probes.artifact import Probes
 from badhands.probes.bank import ProbeBank
 from badhands.probes.data import ProbeData
 from badhands.probes.image_means import ImageMeans
 from badhands.probes.nested import fit_platt
+from badhands.probes.readout import Readout
 from badhands.stats.ridge import ridge_weights
 
 LOSSES = (0.01, 0.02, 0.05, 0.1, 0.2)
@@ -34,11 +35,11 @@ def to_probes(
     for cell in data.cells:
         value = data.headline.value[data.headline.names.index(str(cell))]
         numbers.setdefault(str(cell), {})["image_auroc"] = round(float(value), 4)
-    tokens = {(bank.task.head, cell): bank.readout(cell) for bank in banks for cell in bank.cells}
+    tokens = {(bank.trained_on.head, cell): bank.readout(cell) for bank in banks for cell in bank.cells}
     return Probes(
         readouts=tokens | vectors.images,
         directions=vectors.directions,
-        means=vectors.midpoints,
+        midpoints=vectors.midpoints,
         steps={t: (step, sigma, t + step) for t, (step, sigma) in data.cache.steps.items()},
         thresholds={cell: thresholds(data, cell) for cell in data.cells},
         random_directions=vectors.random,
@@ -48,7 +49,7 @@ def to_probes(
             "settings": {k: list(v) if isinstance(v, tuple) else v for k, v in vars(data.settings).items()},
             "images": {"good": int((data.image_label == 1).sum()), "bad": int((data.image_label == 0).sum())},
             "scores": numbers,
-            "converged": {bank.task.head: bool(bank.converged.all()) for bank in banks},
+            "converged": {bank.trained_on.head: bool(bank.converged.all()) for bank in banks},
             "calibration": "Platt on held-out logits, for equal classes; P(bad) is moved to bad_rate by Bayes' rule",
             "thresholds_are": "held-out scores of the image head over labelled tokens; key: share of good images below",
             "date": datetime.date.today().isoformat(),

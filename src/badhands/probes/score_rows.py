@@ -25,13 +25,13 @@ RIDGE = "ridge"
 
 def add_scores(table: LongTable, data: ProbeData, bank: ProbeBank) -> None:
     """All metrics of every cell of a bank of token probes."""
-    task = bank.task
+    training = bank.trained_on
     for i, cell in enumerate(bank.cells):
         logit, probability = bank.logit[i].double().numpy(), bank.probability[i].double().numpy()
-        of = TokenScores(logit, probability, task.y, task.image, task.measure, data.image_label, data.folds)
-        scores = image_scores(of, data.cluster, data.widening) if task.head == "good" else []
-        scores += token_scores(of, data.weights, data.widening, task.head)
-        add_each(table, cell, scores, probe=data.settings.kind, head=task.head)
+        of = TokenScores(logit, probability, training.y, training.image, training.measure, data.image_label, data.folds)
+        scores = image_scores(of, data.cluster, data.widening) if training.head == "good" else []
+        scores += token_scores(of, data.weights, data.widening, training.head)
+        add_each(table, cell, scores, probe=data.settings.kind, head=training.head)
 
 
 def add_each(table: LongTable, cell: Cell | None, scores: Iterable[Score], *, head: str, **about: Any) -> None:
@@ -42,10 +42,10 @@ def add_each(table: LongTable, cell: Cell | None, scores: Iterable[Score], *, he
 
 def add_position(table: LongTable, data: ProbeData) -> None:
     """The hand head's control: token AUROC of the place on the grid alone, same rows and folds."""
-    task = data.hand
-    assert task is not None
-    logit = position_logit(task, data.cache.tokens.token, data.grids)
-    of = TokenScores(logit, expit(logit), task.y, task.image, task.measure, data.image_label, data.folds)
+    training = data.hand
+    assert training is not None
+    logit = position_logit(training, data.cache.tokens.token, data.grids)
+    of = TokenScores(logit, expit(logit), training.y, training.image, training.measure, data.image_label, data.folds)
     scores = [one for one in token_scores(of, data.weights, data.widening, "hand") if one.metric == "token_auroc"]
     add_each(table, None, scores, probe="position", head="hand", control="position")
 
@@ -60,7 +60,7 @@ def add_kinds(table: LongTable, data: ProbeData, bank: ProbeBank) -> None:
         if (label == BAD_IMAGE).sum() < FEWEST_OF_A_KIND:
             continue
         for i, cell in enumerate(bank.cells):
-            score = mean_pool(bank.logit[i].double().numpy(), bank.task.image, n)
+            score = mean_pool(bank.logit[i].double().numpy(), bank.trained_on.image, n)
             one = image_score("image_auroc", score, label, data.folds, data.cluster, data.widening)
             add_each(table, cell, [one], head="good", probe=data.settings.kind, split=split)
 

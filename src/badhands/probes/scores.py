@@ -32,7 +32,7 @@ class Score:
 
 @dataclass(frozen=True, eq=False)
 class TokenScores:
-    """What a probe said of the rows of its task in one cell, each by a model that had not seen the image's fold."""
+    """What a probe said of its training rows in one cell, each by a model that had not seen the image's fold."""
 
     logit: np.ndarray
     """float64[n], high for good (head good) or hand (head hand)."""

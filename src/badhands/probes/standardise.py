@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from badhands.probes.task import Task
+from badhands.probes.training_rows import TrainingRows
 
 CHUNK = 128
 """Rows handled at once: 128 x 3072 float32 stay in a core's own cache; 512 take twice as long."""
@@ -43,7 +43,7 @@ def working_dtype(precision: str, stored: torch.dtype, width: int) -> torch.dtyp
     return {"bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}[precision]
 
 
-def standardise(raw: Tensor, task: Task, precision: str = "auto") -> Standardised:
+def standardise(raw: Tensor, training: TrainingRows, precision: str = "auto") -> Standardised:
     """Bring raw [n, d] to common coordinates (in place where the dtype stays) and take the moments of every set.
 
     Raises:
@@ -53,7 +53,7 @@ def standardise(raw: Tensor, task: Task, precision: str = "auto") -> Standardise
     dtype = working_dtype(precision, raw.dtype, d)
     real = torch.float64 if dtype == torch.float64 else torch.float32
     pivot = raw[:: max(1, n // 256)].to(real).mean(0)  # massive channels sit far from 0: squares are taken about this
-    mass, first, second = _group_moments(raw, task, pivot)
+    mass, first, second = _group_moments(raw, training, pivot)
     if not bool(torch.isfinite(second).all()):
         raise ValueError("activations are not finite: extract again, in bfloat16 rather than float16")
     centre = first.sum(0) / mass.sum()
@@ -62,7 +62,7 @@ def standardise(raw: Tensor, task: Task, precision: str = "auto") -> Standardise
     offset, inverse = (pivot.double() + centre).to(real), (1 / spread).to(real)
     for start in range(0, n, CHUNK):
         out[start : start + CHUNK] = (raw[start : start + CHUNK].to(real) - offset).mul_(inverse)
-    mean, scale, by_class = _set_moments(first - mass[:, None] * centre, second, mass, centre, task)
+    mean, scale, by_class = _set_moments(first - mass[:, None] * centre, second, mass, centre, training)
     return Standardised(
         out,
         offset,
@@ -73,12 +73,12 @@ def standardise(raw: Tensor, task: Task, precision: str = "auto") -> Standardise
     )
 
 
-def _group_moments(x: Tensor, task: Task, pivot: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _group_moments(x: Tensor, training: TrainingRows, pivot: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Per fold and class: mass [g], sums of x - pivot [g, d] and of squares [g, d]; float64, rows weighted 1 / n_i."""
     n, d = x.shape
-    groups = 2 * task.n_folds
+    groups = 2 * training.n_folds
     one_hot = np.zeros((n, groups))
-    one_hot[np.arange(n), task.groups] = task.base
+    one_hot[np.arange(n), training.groups] = training.base
     membership = torch.from_numpy(one_hot).to(x.device, pivot.dtype)
     first = torch.zeros(groups, d, dtype=torch.float64, device=x.device)
     second = torch.zeros(groups, d, dtype=torch.float64, device=x.device)
@@ -91,13 +91,13 @@ def _group_moments(x: Tensor, task: Task, pivot: Tensor) -> tuple[Tensor, Tensor
 
 
 def _set_moments(
-    first: Tensor, second: Tensor, mass: Tensor, centre: Tensor, task: Task
+    first: Tensor, second: Tensor, mass: Tensor, centre: Tensor, training: TrainingRows
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and standard deviation [d, sets] and class means [2, d, sets] of every training set.
 
     first is about `centre`, second about 0.
     """
-    factors = torch.from_numpy(task.factors).to(first.device)
+    factors = torch.from_numpy(training.factors).to(first.device)
     mean = (factors @ first).T
     about_zero = mean + centre[:, None]
     scale = _scale((factors @ second).T - about_zero.square(), about_zero)

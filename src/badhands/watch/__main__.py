@@ -144,7 +144,7 @@ def judged(judge: Any, picture: "Image") -> str:
 
 def tell_stopped(seen: "Seen", batch: "Sequence[Pair]", probes: "Probes") -> None:
     """Which seeds were not finished, by which score; and where no hand was found."""
-    from badhands.watch.fitting import main_block
+    from badhands.watch.compatibility import main_block
 
     for i, pair in enumerate(batch):
         timestep = seen.stopped.get((0, i))

@@ -14,7 +14,7 @@ from badhands.diffusion.spec import ModelSpec
 from badhands.probes.artifact import Probes
 from badhands.study.manifest import ImageEntry
 from badhands.watch import watch
-from badhands.watch.fitting import early_block
+from badhands.watch.compatibility import early_block
 from badhands.watch.strip import film_strip
 
 Referee = Callable[[Image.Image], str]

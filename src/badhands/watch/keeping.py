@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from badhands.watch.fitting import main_block
+from badhands.watch.compatibility import main_block
 from badhands.watch.overlay import overlay
 from badhands.watch.page import write_page
 from badhands.watch.seen import Seen

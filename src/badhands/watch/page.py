@@ -12,7 +12,7 @@ from PIL import Image
 
 from badhands.cells import Cell
 from badhands.probes.artifact import Probes
-from badhands.watch.fitting import main_block
+from badhands.watch.compatibility import main_block
 from badhands.watch.frame import Frame
 from badhands.watch.overlay import colours
 from badhands.watch.seen import Seen

@@ -9,7 +9,7 @@ from scipy.ndimage import binary_dilation
 
 from badhands.cells import PSEUDO_BLOCKS
 from badhands.probes.artifact import Probes
-from badhands.watch.fitting import best_block
+from badhands.watch.compatibility import best_block
 from badhands.watch.frame import Frame
 
 Region = Literal["bad", "hand"]

@@ -18,7 +18,7 @@ from badhands.cells import Cell
 from badhands.diffusion.families import family_of_pipe
 from badhands.diffusion.scene import Pair, Scene
 from badhands.probes.artifact import Probes
-from badhands.watch.fitting import best_block
+from badhands.watch.compatibility import best_block
 from badhands.watch.region import Mask, Region, grown, region_tokens
 from badhands.watch.seen import Seen
 from badhands.watch.watcher import watch

@@ -10,8 +10,8 @@ from badhands.diffusion.fingerprint import fingerprint
 from badhands.diffusion.spec import ModelSpec
 from badhands.home import OUTPUTS
 from badhands.probes.artifact import Probes
+from badhands.watch.compatibility import best_block, choose_blocks, early_timesteps, ranked_blocks
 from badhands.watch.directions import Direction
-from badhands.watch.fitting import best_block, choose_blocks, early_timesteps, ranked_blocks
 from badhands.watch.policies import Abort, Best, Policy, Steer
 from badhands.watch.region import Region
 from badhands.watch.repaint import Repair

@@ -13,7 +13,7 @@ from badhands.diffusion.readback import Readback
 from badhands.diffusion.taps import Taps
 from badhands.probes.artifact import Probes
 from badhands.probes.steps import match_steps
-from badhands.watch.fitting import check_model, choose_blocks
+from badhands.watch.compatibility import check_model, choose_blocks
 from badhands.watch.frame import Frame
 from badhands.watch.keeping import save
 from badhands.watch.policies import Policy

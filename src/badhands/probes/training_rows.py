@@ -16,7 +16,7 @@ PER_IMAGE = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class TrainingRows:
     """Binary labels of n token rows of a cache.
 
     The training sets, in order: all folds but two (every pair), all folds but one (every fold), all folds. A model that
@@ -93,18 +93,18 @@ class Task:
         """float32[n, len(sets)], row weights that sum to 1 a set, 0 outside it."""
         return torch.from_numpy((self.base[:, None] * self.factors[sets].T[self.groups]).astype(np.float32))
 
-    def relabelled(self, y: np.ndarray) -> "Task":
+    def relabelled(self, y: np.ndarray) -> "TrainingRows":
         """The same rows and folds with other labels [n]."""
-        return Task(self.head, self.rows, self.image, y.astype(np.float32), self.folds, self.measure)
+        return TrainingRows(self.head, self.rows, self.image, y.astype(np.float32), self.folds, self.measure)
 
 
-def good_task(image: np.ndarray, label: np.ndarray, folds: np.ndarray) -> Task:
+def good_rows(image: np.ndarray, label: np.ndarray, folds: np.ndarray) -> TrainingRows:
     """Good against bad on hand tokens. image, label: [tokens of the cache]; folds: [images]."""
     rows = np.flatnonzero((label == GOOD) | (label == BAD))
-    return Task("good", rows, image[rows], (label[rows] == GOOD).astype(np.float32), folds, np.ones(len(rows)))
+    return TrainingRows("good", rows, image[rows], (label[rows] == GOOD).astype(np.float32), folds, np.ones(len(rows)))
 
 
-def hand_task(image: np.ndarray, label: np.ndarray, folds: np.ndarray, grid_tokens: np.ndarray) -> Task:
+def hand_rows(image: np.ndarray, label: np.ndarray, folds: np.ndarray, grid_tokens: np.ndarray) -> TrainingRows:
     """Hand against not hand, on at most PER_IMAGE labelled tokens of each kind and image.
 
     The tokens are a sample, so each stands for more than one token of the picture: calibration must know.
@@ -120,15 +120,15 @@ def hand_task(image: np.ndarray, label: np.ndarray, folds: np.ndarray, grid_toke
     kept_hands, kept_others = np.bincount(of[hand], minlength=n), np.bincount(of[~hand], minlength=n)
     of_hand = hands / np.maximum(kept_hands, 1)
     of_other = np.maximum((grid_tokens - hands) / np.maximum(kept_others, 1), 1.0)
-    return Task("hand", rows, of, hand.astype(np.float32), folds, np.where(hand, of_hand[of], of_other[of]))
+    return TrainingRows("hand", rows, of, hand.astype(np.float32), folds, np.where(hand, of_hand[of], of_other[of]))
 
 
-def scene_task(image: np.ndarray, label: np.ndarray, folds: np.ndarray, image_label: np.ndarray) -> Task:
+def scene_rows(image: np.ndarray, label: np.ndarray, folds: np.ndarray, image_label: np.ndarray) -> TrainingRows:
     """Control: the image's class on tokens that are not hand. What it finds is not in the hand."""
     usable = np.isin(image_label, (GOOD_IMAGE, BAD_IMAGE))
     rows = _few(image, (label == NOT_HAND) & usable[image])
     y = (image_label[image[rows]] == GOOD_IMAGE).astype(np.float32)
-    return Task("good", rows, image[rows], y, folds, np.ones(len(rows)))
+    return TrainingRows("good", rows, image[rows], y, folds, np.ones(len(rows)))
 
 
 def _few(image: np.ndarray, which: np.ndarray) -> np.ndarray:
