@@ -22,7 +22,7 @@ def predicted_x0(x_t: torch.Tensor, velocity: torch.Tensor, sigma: float) -> tor
 def unpack(pipe: Any, packed: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Packed latents [B, h*w, c] of a height x width px picture to latent pixels [B, C, H, W], still scaled."""
     family = family_of_pipe(pipe)
-    patch = pipe.vae_scale_factor * family.patch
+    patch = family.latent_pixel(pipe) * family.patch
     return family.unpack(packed, (height // patch, width // patch))
 
 
@@ -76,9 +76,10 @@ def load_tiny_vae(pipe: Any, which: str) -> Any:
         raise ValueError(f"watch.preview={which}: {path} cannot be loaded ({first}): give a folder of it") from error
     config: Any = tiny.config
     scale = 2 ** (len(config.num_decoder_blocks) - 1)
-    if (config.latent_channels, scale) != (pipe.vae.config.latent_channels, pipe.vae_scale_factor):
+    own = (pipe.vae.config.latent_channels, family.latent_pixel(pipe))
+    if (config.latent_channels, scale) != own:
         raise ValueError(
             f"watch.preview={which}: {path} decodes {config.latent_channels} channels to {scale} times their "
-            f"size, this model has {pipe.vae.config.latent_channels} and {pipe.vae_scale_factor}"
+            f"size, this model has {own[0]} and {own[1]}"
         )
     return tiny.to(pipe._execution_device).eval()

@@ -73,7 +73,8 @@ class Seen:
 
     def size(self) -> tuple[int, int]:
         """(height, width) of the picture in px."""
-        patch = self.pipe.vae_scale_factor * 2
+        family = family_of_pipe(self.pipe)
+        patch = family.latent_pixel(self.pipe) * family.patch
         return self.grid[0] * patch, self.grid[1] * patch
 
     def preview(self, frame: Frame, member: int = 0) -> Image.Image | None:

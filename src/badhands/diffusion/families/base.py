@@ -92,6 +92,10 @@ class Family:
         """How often the VAE halves the picture's sides."""
         return len(vae["block_out_channels"]) - 1
 
+    def latent_pixel(self, pipe: Any) -> int:
+        """Pixels of the picture along one side of a latent pixel."""
+        return int(pipe.vae_scale_factor)
+
     # Text -----------------------------------------------------------------------------------------------------------
 
     def negative_of(self, pipe: Any) -> str | None:
