@@ -42,111 +42,46 @@ class Figure:
 FIGURES = (
     Figure("sheet_good", "data", "Images labelled good. Blue outlines: the tokens of good hands that were captured."),
     Figure("sheet_bad", "data", "Images labelled bad. Vermillion outlines: the tokens of bad hands."),
-    Figure(
-        "db_curves",
-        "measures",
-        "Bhattacharyya distance of good and bad hand tokens, per block over the timesteps: the study's own curve "
-        "(plug-in), and beside it the value corrected for bias, its interval over images, and what shuffled labels "
-        "give. Time runs from noise (left) to image.",
-        ("cells",),
-        draw_db,
-    ),
-    Figure(
-        "db_terms",
-        "measures",
-        "The two terms of the distance: difference of means, and difference of variances.",
-        ("cells",),
-        draw_terms,
-    ),
-    Figure(
-        "db_checks",
-        "measures",
-        "The checks that belong to every D_B: the distance that held-out tokens support (D_eq), and the lower bound "
-        "that their error certifies. A large D_B above a small D_eq is bias and correlated channels.",
-        ("cells",),
-        draw_checks,
-    ),
-    Figure(
-        "db_kinds",
-        "measures",
-        "The same against hands with local errors and with global errors.",
-        ("cells",),
-        draw_kinds,
-    ),
-    Figure(
-        "gaussianity",
-        "measures",
-        "Is the Gaussian formula in its right here? Kurtosis of channels and of held-out scores, the share of the ten "
-        "largest channels, and what a classifier gains by using the variances.",
-        ("cells",),
-        draw_gaussianity,
-    ),
-    Figure(
-        "pca_v_in_sample",
-        "measures",
-        "The direction v against the largest component beside it, v fitted on the very images that are drawn: along v "
-        "the classes separate even for random labels.",
-        ("pca_points", "pca"),
-        partial(draw_pca_v, held_out=False),
-    ),
-    Figure(
-        "pca_v_held_out",
-        "measures",
-        "The same with v fitted on other images.",
-        ("pca_points", "pca"),
-        partial(draw_pca_v, held_out=True),
-    ),
-    Figure(
-        "pca",
-        "measures",
-        "The two leading components of the hand tokens of each cell, good and bad.",
-        ("pca_points", "pca"),
-        draw_pca,
-    ),
-    Figure(
-        "probe_auroc",
-        "probes",
-        "AUROC of every cell, held out: the headline probe on image means, framed where it is beyond chance, and the "
-        "token probes behind the overlay.",
-        ("headline", "scores"),
-        draw_probe_maps,
-    ),
-    Figure(
-        "baselines",
-        "probes",
-        "The best block at each step beside what needs no block.",
-        ("headline", "baselines"),
-        draw_baselines,
-    ),
-    *(
-        Figure(
-            f"agreement{suffix}",
-            "global",
-            f"Cosine between the directions of all cells{against}; unresolved ones are left out.",
-            ("agreement",),
-            partial(draw_agreement, comparison=comparison),
-        )
-        for suffix, comparison, against in (
-            ("", "good_vs_bad", ""),
-            ("_local", "good_vs_local", ", local errors alone"),
-            ("_global", "good_vs_global", ", global errors alone"),
-        )
-    ),
-    Figure(
-        "shared_directions",
-        "global",
-        "What shared directions lose to each cell's own probe, on cells they were not learned from.",
-        ("global_direction",),
-        draw_losses,
-    ),
-    Figure(
-        "transfer",
-        "global",
-        "AUROC of the probe of one cell (row) on another (column), on held-out images.",
-        ("transfer",),
-        draw_transfer,
-    ),
-)
+    Figure("db_curves", "measures",
+           "Bhattacharyya distance of good and bad hand tokens, per block over the timesteps: the study's own curve "
+           "(plug-in), and beside it the value corrected for bias, its interval over images, and what shuffled labels "
+           "give. Time runs from noise (left) to image.", ("cells",), draw_db),
+    Figure("db_terms", "measures", "The two terms of the distance: difference of means, and difference of variances.",
+           ("cells",), draw_terms),
+    Figure("db_checks", "measures",
+           "The checks that belong to every D_B: the distance that held-out tokens support (D_eq), and the lower bound "
+           "that their error certifies. A large D_B above a small D_eq is bias and correlated channels.",
+           ("cells",), draw_checks),
+    Figure("db_kinds", "measures", "The same against hands with local errors and with global errors.",
+           ("cells",), draw_kinds),
+    Figure("gaussianity", "measures",
+           "Is the Gaussian formula in its right here? Kurtosis of channels and of held-out scores, the share of the "
+           "ten largest channels, and what a classifier gains by using the variances.", ("cells",), draw_gaussianity),
+    Figure("pca_v_in_sample", "measures",
+           "The direction v against the largest component beside it, v fitted on the very images that are drawn: along "
+           "v the classes separate even for random labels.",
+           ("pca_points", "pca"), partial(draw_pca_v, held_out=False)),
+    Figure("pca_v_held_out", "measures", "The same with v fitted on other images.",
+           ("pca_points", "pca"), partial(draw_pca_v, held_out=True)),
+    Figure("pca", "measures", "The two leading components of the hand tokens of each cell, good and bad.",
+           ("pca_points", "pca"), draw_pca),
+    Figure("probe_auroc", "probes",
+           "AUROC of every cell, held out: the headline probe on image means, framed where it is beyond chance, and "
+           "the token probes behind the overlay.", ("headline", "scores"), draw_probe_maps),
+    Figure("baselines", "probes", "The best block at each step beside what needs no block.",
+           ("headline", "baselines"), draw_baselines),
+    Figure("agreement", "global", "Cosine between the directions of all cells; unresolved ones are left out.",
+           ("agreement",), draw_agreement),
+    Figure("agreement_local", "global", "The same against hands with local errors alone.",
+           ("agreement",), partial(draw_agreement, comparison="good_vs_local")),
+    Figure("agreement_global", "global", "The same against hands with global errors alone.",
+           ("agreement",), partial(draw_agreement, comparison="good_vs_global")),
+    Figure("shared_directions", "global",
+           "What shared directions lose to each cell's own probe, on cells they were not learned from.",
+           ("global_direction",), draw_losses),
+    Figure("transfer", "global", "AUROC of the probe of one cell (row) on another (column), on held-out images.",
+           ("transfer",), draw_transfer),
+)  # fmt: skip
 """In the order of the report."""
 
 MEASURED = ("cells", "agreement", "pca", "pca_points")
