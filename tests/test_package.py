@@ -85,6 +85,11 @@ def test_every_command_answers_to_help(capsys):
     assert stopped.value.code == 2 and "no command 'trian'" in capsys.readouterr().err
 
 
+def test_the_package_itself_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "badhands", "report"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "say which run" in done.stderr
+
+
 def test_a_module_command_is_the_module_itself(monkeypatch):
     called = []
     monkeypatch.setattr("runpy.run_module", lambda name, **_: called.append((name, sys.argv[1:])))

@@ -53,3 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         print(f"badhands has no command {name!r}\n\n{usage()}", file=sys.stderr)
         raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()

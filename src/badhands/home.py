@@ -1,10 +1,12 @@
-"""Where badhands stands: the checkout or a wheel, its configuration, its outputs; and paths on a command line."""
+"""Where badhands stands, the checkout or a wheel; its configuration and outputs; how its commands are called."""
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -28,6 +30,25 @@ def shipped(path: str | Path) -> Path:
     """A file of the checkout by its path there (`conf/...`, `src/badhands/...`), wherever badhands is installed."""
     path = Path(path)
     return _PACKAGE.parent / path.relative_to("src") if path.parts[:1] == ("src",) else ROOT / path
+
+
+def command(config: str) -> Callable[[Callable[[Any], object]], Callable[[], None]]:
+    """Makes a function of conf/<config>.yaml a command, which a ValueError ends in its one sentence."""
+    import hydra
+
+    os.environ.setdefault("BADHANDS_OUTPUTS", str(OUTPUTS))  # configurations keep logs where the studies are
+
+    def decorated(function: Callable[[Any], object]) -> Callable[[], None]:
+        @wraps(function)
+        def main(cfg: Any) -> None:
+            try:
+                function(cfg)
+            except ValueError as error:
+                sys.exit(f"error: {error}")
+
+        return hydra.main(config_path=str(CONF_DIR), config_name=config, version_base="1.3")(main)
+
+    return decorated
 
 
 def paths_as(option: str, many: bool = False, words: Sequence[str] | None = None) -> list[str]:

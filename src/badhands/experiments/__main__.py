@@ -3,28 +3,22 @@
 Configuration: conf/experiments.yaml; guide: docs/experiments.md.
 """
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from badhands.home import CONF_DIR, OUTPUTS
-
-os.environ.setdefault("BADHANDS_OUTPUTS", str(OUTPUTS))
+from badhands.home import command
 
 
-@hydra.main(config_path=str(CONF_DIR), config_name="experiments", version_base="1.3")
+@command("experiments")
 def main(cfg: DictConfig) -> None:
     options: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         print(run(options, folder))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(f"interrupted; the same command goes on from what is in {folder}")
 

@@ -12,11 +12,10 @@ import sys
 import webbrowser
 from pathlib import Path
 
-import hydra
 import uvicorn
 from omegaconf import DictConfig, OmegaConf
 
-from badhands.home import CONF_DIR
+from badhands.home import command
 from badhands.label.access import access_for, addresses, check_free, checked_hosts, checked_port, checked_token
 from badhands.label.app import create_app
 from badhands.label.changes import JUDGE, annotator_name
@@ -107,12 +106,9 @@ def run(cfg: DictConfig) -> None:
         print(f"{len(added)} labels appended; those that the study had already were left alone.")
 
 
-@hydra.main(config_path=str(CONF_DIR), config_name="label", version_base="1.3")
+@command("label")
 def _hydra_main(cfg: DictConfig) -> None:
-    try:
-        run(cfg)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run(cfg)
 
 
 def main() -> None:

@@ -3,15 +3,13 @@
 Configuration: conf/publish.yaml; guide: docs/hub.md.
 """
 
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from badhands.home import CONF_DIR
+from badhands.home import command
 from badhands.study.study import Study, study_folder
 
 
@@ -73,13 +71,10 @@ def _back(study: str | None, out: str | None, repo: str | None) -> str:
     return f"study {made.name} at {made.root}: {len(made.manifest.entries)} images, {len(made.labels.latest())} labels"
 
 
-@hydra.main(config_path=str(CONF_DIR), config_name="publish", version_base="1.3")
+@command("publish")
 def main(cfg: DictConfig) -> None:
     options: Any = OmegaConf.to_container(cfg, resolve=True)
-    try:
-        print(publish(**options))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    print(publish(**options))
 
 
 if __name__ == "__main__":

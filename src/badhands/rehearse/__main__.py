@@ -3,20 +3,16 @@
 Configuration: conf/rehearse.yaml; guide: docs/models.md.
 """
 
-import os
 import sys
 from typing import Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from badhands.home import CONF_DIR, OUTPUTS
-
-os.environ.setdefault("BADHANDS_OUTPUTS", str(OUTPUTS))
+from badhands.home import OUTPUTS, command
 
 
-@hydra.main(config_path=str(CONF_DIR), config_name="rehearse", version_base="1.3")
+@command("rehearse")
 def main(cfg: DictConfig) -> None:
     from badhands.rehearse.rehearsal import Rehearsal
 
@@ -26,8 +22,6 @@ def main(cfg: DictConfig) -> None:
     try:
         choice = str(job.runtime.choices["model"])
         print(Rehearsal.of(choice, passed, options, OUTPUTS).run())
-    except ValueError as error:
-        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command begins anew")
 

@@ -1,12 +1,10 @@
 """`python -m badhands.replicate lock=FILE study=B`: every claim of a lock, tested once on fresh images."""
 
-import sys
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
-from badhands.home import CONF_DIR
+from badhands.home import command
 from badhands.replicate.lock import Lock
 from badhands.replicate.outcomes import record, replicate, told, write_outcomes
 from badhands.report.findings.write import write_findings
@@ -15,25 +13,22 @@ from badhands.report.run import Run
 from badhands.study.study import Study, study_folder
 
 
-@hydra.main(config_path=str(CONF_DIR), config_name="replicate", version_base="1.3")
+@command("replicate")
 def main(cfg: DictConfig) -> None:
-    try:
-        if cfg.lock is None or cfg.study is None:
-            raise ValueError("replicate needs a lock and a study: lock=outputs/locks/a.json study=b")
-        lock, probes = Lock.load(Path(cfg.lock).expanduser())
-        study = Study(study_folder(str(cfg.study)))
-        outcomes = replicate(lock, probes, study, cfg.fingerprint)
-        path, run = Path(cfg.lock).expanduser(), Path(lock.run)
-        tested = record(path, study, outcomes)
-        print(told(lock, outcomes, study, tested))
-        if not (run / "run.json").is_file():  # the run of study A has gone; its lock has not
-            write_outcomes(outcomes, path.with_suffix(".csv"), tested)
-            return
-        write_outcomes(outcomes, run / "tables" / "replication.csv", tested)
-        write_findings(run)
-        print(f"report: {write_report(Run.open(run))}")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    if cfg.lock is None or cfg.study is None:
+        raise ValueError("replicate needs a lock and a study: lock=outputs/locks/a.json study=b")
+    lock, probes = Lock.load(Path(cfg.lock).expanduser())
+    study = Study(study_folder(str(cfg.study)))
+    outcomes = replicate(lock, probes, study, cfg.fingerprint)
+    path, run = Path(cfg.lock).expanduser(), Path(lock.run)
+    tested = record(path, study, outcomes)
+    print(told(lock, outcomes, study, tested))
+    if not (run / "run.json").is_file():  # the run of study A has gone; its lock has not
+        write_outcomes(outcomes, path.with_suffix(".csv"), tested)
+        return
+    write_outcomes(outcomes, run / "tables" / "replication.csv", tested)
+    write_findings(run)
+    print(f"report: {write_report(Run.open(run))}")
 
 
 if __name__ == "__main__":

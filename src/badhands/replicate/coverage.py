@@ -1,29 +1,21 @@
 """`python -m badhands.replicate.coverage`: do 95 % intervals hold the truth in 95 % of simulated data sets?"""
 
-import os
-import sys
 from pathlib import Path
 
-import hydra
 import pandas as pd
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from badhands.home import CONF_DIR, OUTPUTS
-
-os.environ.setdefault("BADHANDS_OUTPUTS", str(OUTPUTS))
+from badhands.home import OUTPUTS, command
 
 
-@hydra.main(config_path=str(CONF_DIR), config_name="coverage", version_base="1.3")
+@command("coverage")
 def main(cfg: DictConfig) -> None:
-    try:
-        if cfg.data_sets < 1 or min(cfg.images) < 20:
-            raise ValueError(f"data_sets={cfg.data_sets}, images={cfg.images}: give 1 or more data sets of 20 or more")
-        if cfg.prompts is not None and (cfg.prompts < 5 or any(n % 2 or n < 2 * cfg.prompts for n in cfg.images)):
-            raise ValueError(f"prompts={cfg.prompts}: give 5 or more, and even numbers of images, two a prompt or more")
-        print(run(OUTPUTS / "coverage", list(cfg.images), cfg.data_sets, cfg.permutations, cfg.prompts))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    if cfg.data_sets < 1 or min(cfg.images) < 20:
+        raise ValueError(f"data_sets={cfg.data_sets}, images={cfg.images}: give 1 or more data sets of 20 or more")
+    if cfg.prompts is not None and (cfg.prompts < 5 or any(n % 2 or n < 2 * cfg.prompts for n in cfg.images)):
+        raise ValueError(f"prompts={cfg.prompts}: give 5 or more, and even numbers of images, two a prompt or more")
+    print(run(OUTPUTS / "coverage", list(cfg.images), cfg.data_sets, cfg.permutations, cfg.prompts))
 
 
 def run(folder: Path, images: list[int], data_sets: int, permutations: int, prompts: int | None = None) -> str:

@@ -2,38 +2,31 @@
 
 import multiprocessing
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from badhands.home import CONF_DIR, OUTPUTS
+from badhands.home import OUTPUTS, command
 
 if TYPE_CHECKING:
     from badhands.replicate.shuffled import Subsample
     from badhands.study.activations import ActivationCache
     from badhands.study.choice import Choice
 
-os.environ.setdefault("BADHANDS_OUTPUTS", str(OUTPUTS))
 
-
-@hydra.main(config_path=str(CONF_DIR), config_name="null", version_base="1.3")
+@command("null")
 def main(cfg: DictConfig) -> None:
-    try:
-        if cfg.runs < 1:
-            raise ValueError(f"runs={cfg.runs}: give 1 or more")
-        choice, images = open_study(cfg, cfg.fingerprint)
-        cache, folder = images(cfg.images, 0), OUTPUTS / "null" / Path(str(cfg.study)).name
-        name, workers = f"{len(cache.images)}-{cfg.permutations}", count_workers(cfg.workers)
-        print(run(cache, choice.strata, folder, name, cfg.runs, cfg.permutations, workers))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    if cfg.runs < 1:
+        raise ValueError(f"runs={cfg.runs}: give 1 or more")
+    choice, images = open_study(cfg, cfg.fingerprint)
+    cache, folder = images(cfg.images, 0), OUTPUTS / "null" / Path(str(cfg.study)).name
+    name, workers = f"{len(cache.images)}-{cfg.permutations}", count_workers(cfg.workers)
+    print(run(cache, choice.strata, folder, name, cfg.runs, cfg.permutations, workers))
 
 
 def open_study(cfg: DictConfig, fingerprint: str | None) -> tuple["Choice", "Subsample"]:

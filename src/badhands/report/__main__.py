@@ -3,27 +3,23 @@
 import sys
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
-from badhands.home import CONF_DIR, paths_as
+from badhands.home import command, paths_as
 
 
-@hydra.main(config_path=str(CONF_DIR), config_name="report", version_base="1.3")
+@command("report")
 def main(cfg: DictConfig) -> None:
     from badhands.figures.table import draw_figures
     from badhands.report.report import write_report
     from badhands.report.run import Run
 
-    try:
-        if cfg.run is None:
-            raise ValueError("say which run: python -m badhands.report outputs/runs/<day>/<time>")
-        run = Run.open(Path(str(cfg.run)))
-        for path in draw_figures(run.folder, again=True) if cfg.figures else ():
-            print(path)
-        print(write_report(run))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    if cfg.run is None:
+        raise ValueError("say which run: python -m badhands.report outputs/runs/<day>/<time>")
+    run = Run.open(Path(str(cfg.run)))
+    for path in draw_figures(run.folder, again=True) if cfg.figures else ():
+        print(path)
+    print(write_report(run))
 
 
 if __name__ == "__main__":

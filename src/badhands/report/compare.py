@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pandas as pd
 from omegaconf import DictConfig
 
-from badhands.home import CONF_DIR, paths_as
+from badhands.home import command, paths_as
 from badhands.report.compare_page import write_page
 from badhands.report.headline import summary
 from badhands.report.results import out_of_fold
@@ -113,12 +112,9 @@ def is_run(path: Path) -> bool:
     return (path / "run.json").is_file()
 
 
-@hydra.main(config_path=str(CONF_DIR), config_name="compare", version_base="1.3")
+@command("compare")
 def main(cfg: DictConfig) -> None:
-    try:
-        print(compare_folders([Path(str(run)) for run in cfg.runs], Path(cfg.out)))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    print(compare_folders([Path(str(run)) for run in cfg.runs], Path(cfg.out)))
 
 
 if __name__ == "__main__":

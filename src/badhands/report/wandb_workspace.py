@@ -8,15 +8,13 @@ to save it. docs/trackers.md walks through the same page by hand.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-import hydra
 import wandb
 from omegaconf import DictConfig
 
-from badhands.home import CONF_DIR, OUTPUTS
+from badhands.home import OUTPUTS, command
 
 COLUMNS = (
     "run:displayName",
@@ -142,16 +140,13 @@ def save_view(entity: str, project: str) -> str:
     return space.url
 
 
-@hydra.main(config_path=str(CONF_DIR), config_name="wandb_workspace", version_base="1.3")
+@command("wandb_workspace")
 def main(cfg: DictConfig) -> None:
-    try:
-        if cfg.save:
-            print(save_view(cfg.entity, cfg.project))
-            return
-        path = write_layout(cfg.entity, cfg.project, Path(cfg.out) if cfg.out else OUTPUTS / "wandb_workspace.json")
-        print(f"layout: {path} (nothing was sent; save=true saves it to W&B)")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    if cfg.save:
+        print(save_view(cfg.entity, cfg.project))
+        return
+    path = write_layout(cfg.entity, cfg.project, Path(cfg.out) if cfg.out else OUTPUTS / "wandb_workspace.json")
+    print(f"layout: {path} (nothing was sent; save=true saves it to W&B)")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from badhands.diffusion.scene import Pair, Scene
 from badhands.diffusion.spec import ModelSpec
 from badhands.figures.palette import BAD, GOOD, NOT_HAND
-from badhands.home import CONF_DIR, OUTPUTS
+from badhands.home import OUTPUTS, command
 from badhands.tiny_hands.attributes import VOCABULARY, attributes_of, random_captions
 from badhands.tiny_hands.judge import Judge, Verdict
 from badhands.tiny_hands.obeys import obedience
@@ -95,7 +94,7 @@ def seconds_per_batch(spec: ModelSpec, size: int = 16) -> float:
     return time.perf_counter() - start
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="census")
+@command("census")
 def main(cfg: DictConfig) -> None:
     options: Any = OmegaConf.to_container(cfg.model, resolve=True)
     spec = ModelSpec.of(options)

@@ -4,19 +4,17 @@ Configuration: conf/watch.yaml; guide: docs/watch.md.
 """
 
 import contextlib
-import os
 import sys
 import webbrowser
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from badhands.home import CONF_DIR, OUTPUTS
+from badhands.home import command
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,18 +28,14 @@ if TYPE_CHECKING:
     from badhands.watch.serve import Live
     from badhands.watch.settings import PolicyChoice
 
-os.environ.setdefault("BADHANDS_OUTPUTS", str(OUTPUTS))  # conf/watch.yaml puts pictures where the studies are
 
-
-@hydra.main(config_path=str(CONF_DIR), config_name="watch", version_base="1.3")
+@command("watch")
 def main(cfg: DictConfig) -> None:
     options = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(options, dict)
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         run({str(key): value for key, value in options.items()}, folder)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted; what was made so far is in " + str(folder))
 

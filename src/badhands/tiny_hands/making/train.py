@@ -11,13 +11,12 @@ import multiprocessing
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
-from badhands.home import CONF_DIR
+from badhands.home import command
 from badhands.tiny_hands.attributes import every_caption, random_captions
 from badhands.tiny_hands.judge import Judge
 from badhands.tiny_hands.making.corpus import CorpusSettings, VaeSettings, make_corpus, the_vae
@@ -100,7 +99,7 @@ class Snapshots:
         return {name: round(share, 4) for name, share in shares.items()}
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="tiny_hands")
+@command("tiny_hands")
 def main(cfg: DictConfig) -> None:
     options: Any = OmegaConf.to_container(cfg, resolve=True)
     ends = {"stop_at": options["stop_at"]}
