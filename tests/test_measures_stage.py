@@ -66,6 +66,14 @@ def test_tables_figures_and_sentences_are_written(planted):
     assert "single.2/t3" in sentences["separation"] or "double.1/t3" in sentences["separation"]
 
 
+def test_a_figure_is_drawn_again_only_when_a_table_of_it_is_newer(planted):
+    run = planted[2]
+    assert draw_figures(run) == []
+    (run / "tables" / "pca.csv").touch()
+    assert {path.stem for path in draw_figures(run)} == {"pca", "pca_v_in_sample", "pca_v_held_out"}
+    assert draw_figures(run) == []
+
+
 def test_figures_have_the_width_of_a_page(planted):
     figures = sorted((planted[2] / "figures").glob("*.png"))
     assert {"db_curves", "db_terms", "db_checks", "db_kinds", "gaussianity", "pca", "pca_v_in_sample", "pca_v_held_out",
