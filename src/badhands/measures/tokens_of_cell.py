@@ -119,10 +119,10 @@ class TokenPass:
             self.table.add(cell, metric, value, **about)
 
     def _kurtosis(self, cell: Cell, x: Tensor, row: Tensor, sums: CellSums) -> None:
-        alive, sd = (torch.from_numpy(values).to(self.device) for values in (sums.varying_channels, sums.sd))
+        varying, sd = (torch.from_numpy(values).to(self.device) for values in (sums.varying_channels, sums.sd))
         means = torch.zeros(len(sums.n), x.shape[1], device=self.device)
-        means[:, alive] = sums.s / sums.n[:, None] * sd.float()
-        values = excess_kurtosis(x, row, means)[alive].cpu().numpy()
+        means[:, varying] = sums.s / sums.n[:, None] * sd.float()
+        values = excess_kurtosis(x, row, means)[varying].cpu().numpy()
         spread = np.quantile(values, [0.1, 0.9]) if len(values) else (np.nan, np.nan)
         middle = np.median(values) if len(values) else np.nan
         self.table.add(
@@ -143,8 +143,8 @@ class TokenPass:
         per_fold = training_sides(main, sums, fold, folds).gap
         everything = training_sides(main, sums, np.full(len(fold), -1), 1).gap
         v = torch.zeros(1 + folds, x.shape[1], device=self.device)
-        alive, sd = (torch.from_numpy(values).to(self.device) for values in (sums.varying_channels, sums.sd))
-        v[:, alive] = torch.cat([everything, per_fold]) * sd.float()
+        varying, sd = (torch.from_numpy(values).to(self.device) for values in (sums.varying_channels, sums.sd))
+        v[:, varying] = torch.cat([everything, per_fold]) * sd.float()
         v /= v.norm(dim=1, keepdim=True).clamp(min=1e-30)
         along = x @ v.T
         beside, y = leading_beside(found, v[0], along[:, 0])

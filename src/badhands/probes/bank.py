@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics.functional.classification import binary_auroc
 
 from badhands.cells import Cell
-from badhands.probes.readout import Readout
 from badhands.probes.kinds import KINDS
 from badhands.probes.nested import CellFit, fit_cell
+from badhands.probes.readout import Readout
 from badhands.probes.settings import ProbeSettings
 from badhands.probes.standardise import working_dtype
 from badhands.probes.training_rows import TrainingRows

@@ -45,7 +45,9 @@ def fit_cell(raw: Tensor, training: TrainingRows, settings: ProbeSettings) -> Ce
     cell = standardise(raw, training, settings.precision)
     n_pairs, grid = len(training.pairs), settings.grid
     quick = replace(settings, tolerance=INNER * settings.tolerance)
-    inner = fit(cell, training, [s for s in range(n_pairs) for _ in grid], [p for _ in range(n_pairs) for p in grid], quick)
+    inner = fit(
+        cell, training, [s for s in range(n_pairs) for _ in grid], [p for _ in range(n_pairs) for p in grid], quick
+    )
     logits = inner.logits(cell.x).view(-1, n_pairs, len(grid))
     chosen = choose_penalties(logits, training, settings)
     folds = range(training.n_folds)
