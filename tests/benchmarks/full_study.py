@@ -20,7 +20,7 @@ from torch import Tensor
 from badhands.cells import PSEUDO_BLOCKS, Cell, grid
 from badhands.stats.threads import spread
 from badhands.study.activations import write_image
-from badhands.study.choice import Choice, ChosenImage, LabelChoice, write_choice
+from badhands.study.choice import Choice, ChosenImage, LabelChoice
 from badhands.study.classes import BAD, GOOD, LOCAL, NOT_HAND
 from badhands.study.labels import LabelRecord
 from badhands.study.manifest import ImageEntry, pixel_sha256
@@ -72,9 +72,7 @@ def write_study(root: Path, size: Size, device: str = "cpu", seed: int = 0) -> f
     chosen = []
     for i, picture in enumerate(pictures):
         chosen.append(_write_image(study, size, draw, i, bool(good[i]), np.random.default_rng([seed, i, 1]), picture))
-    write_choice(
-        root, Choice(LabelChoice("judge", "judge"), tuple(chosen), labelled=len(chosen), bad=int((~good).sum()))
-    )
+    Choice(LabelChoice("judge", "judge"), tuple(chosen), labelled=len(chosen), bad=int((~good).sum())).write(root)
     done.write_text(json.dumps(told))
     gigabytes = _gigabytes(root)
     print(f"made {size.images} images x {len(size.cells)} cells, {gigabytes:.2f} GB, "
