@@ -6,27 +6,32 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 
-from badhands.figures.palette import BAD, GOOD, INK, NULL
+from badhands.figures.palette import BAD, GOOD, INK, NULL, PAPER
 from badhands.figures.style import WIDTH, save, styled
 
 COLOURS = {"probe": GOOD, "judge on the preview": BAD, "x0 variance": "#009E73", "probe, scores shuffled": NULL,
            "oracle": INK}  # fmt: skip
+"""Who decides, in every panel of every figure."""
 MOST = 2.0
 """Ratio beyond which nothing is to be read from a bar."""
 
 
 def draw_abort(rules: pd.DataFrame, misses: pd.DataFrame, oracle: pd.DataFrame, path: Path) -> Path:
-    """Left: cost ratio of every rule. Right: over the stated miss rate, and what perfect knowledge would cost."""
+    """Left: cost ratio of every rule, in the colour of who decides. Right: over the stated miss rate, and what perfect
+    knowledge would cost."""
     with styled():
         figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 4.8), layout="constrained", width_ratios=(3, 2))
         shown = rules.iloc[::-1].reset_index(drop=True)
-        for name, colour, shift in (("ratio", GOOD, 0.15), ("seconds_ratio", "#E69F00", -0.15)):
-            _bars(left, shown, name, shown.index + shift, colour, horizontal=True)
+        colours = shown["method"].map(colour_of)
+        for colour in colours.unique():
+            rows = shown[colours == colour]
+            _bars(left, rows, "ratio", rows.index + 0.16, colour, horizontal=True)
+            _bars(left, rows, "seconds_ratio", rows.index - 0.16, colour, horizontal=True, face=PAPER)
         left.set_yticks(range(len(shown)), shown["method"])
         left.axvline(1, color=INK, lw=1)
         left.set_xlabel("cost per good hand / plain reseeding")
-        left.plot([], [], "o-", color=GOOD, label="transformer evaluations")
-        left.plot([], [], "o-", color="#E69F00", label="wall clock, previews and decoding included")
+        left.plot([], [], "o-", color=INK, label="transformer evaluations")
+        left.plot([], [], "o-", color=INK, mfc=PAPER, label="wall clock, previews and decoding included")
         for source, part in misses.groupby("method", sort=False):
             _bars(right, part, "ratio", 100 * part["miss"], COLOURS[source], label=source)
         right.set_xlabel("good hands that may be lost, %")
@@ -61,13 +66,20 @@ def draw_best(table: pd.DataFrame, path: Path) -> Path:
         return save(figure, path)
 
 
-def _bars(axis, rows: pd.DataFrame, name: str, place, colour: str, *, horizontal: bool = False, label=None) -> None:
-    """Values with their intervals, cut where nothing is to be read."""
+def colour_of(rule: str) -> str:
+    """Of a rule: the colour of who decides."""
+    return next((COLOURS[who] for who in sorted(COLOURS, key=len, reverse=True) if rule.startswith(who)), INK)
+
+
+def _bars(
+    axis, rows: pd.DataFrame, name: str, place, colour: str, *, horizontal: bool = False, label=None, face=None
+) -> None:
+    """Values with their intervals, cut where nothing is to be read; `face` fills the marker."""
     value = rows[name].to_numpy(float)
     ends = np.clip(np.nan_to_num(rows[[f"{name}_lo", f"{name}_hi"]].to_numpy(float).T, posinf=MOST), 0, MOST)
     error = np.abs(ends - np.clip(value, 0, MOST))
     shown = np.where(value <= MOST, value, np.nan)
     if horizontal:
-        axis.errorbar(shown, place, xerr=error, fmt="o", ms=4, color=colour)
+        axis.errorbar(shown, place, xerr=error, fmt="o", ms=4, color=colour, mfc=face)
     else:
         axis.errorbar(place, shown, yerr=error, marker="o", ms=4, color=colour, label=label)

@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from badhands.figures.palette import BAD, GOOD, INK, NULL
-from badhands.figures.style import WIDTH, save, styled
+from badhands.figures.style import WIDTH, save, styled, timestep_axis
 
 KINDS = {"mean": (GOOD, "mean good − mean bad"), "ridge": (BAD, "ridge weights"),
          "subspace": ("#009E73", "subspace that all cells share")}  # fmt: skip
@@ -53,12 +53,17 @@ def draw_ablation(table: pd.DataFrame, left_over: pd.DataFrame, path: Path) -> P
             axis.set_ylabel(label)
         axes[0].set_title(f"n = {int(table['n'].iloc[0])} pairs")
         axes[1].set_title("each its own control")
-        place = range(len(left_over))
-        axes[2].plot(left_over["before"], place, "o", ms=4, color=GOOD, label="fresh probe before")
-        axes[2].plot(left_over["after"], place, "o", ms=4, color="#E69F00", label="after other images' eraser")
-        axes[2].axvline(0.5, color=INK, lw=1)
-        axes[2].set_yticks(place, left_over["cell"], fontsize=5)
-        axes[2].set_xlabel("AUROC on images that the eraser has not seen")
+        of_step = left_over.groupby("timestep")[["before", "after"]].mean()
+        for column, colour, label in (
+            ("before", GOOD, "fresh probe before; mean of cells"),
+            ("after", "#E69F00", "after other images' eraser"),
+        ):
+            axes[2].plot(left_over["timestep"], left_over[column], "o", ms=3, alpha=0.5, color=colour)
+            axes[2].plot(of_step.index, of_step[column], color=colour, label=label)
+        axes[2].axhline(0.5, color=INK, lw=1)
+        timestep_axis(axes[2], left_over["timestep"].unique().tolist())
+        axes[2].set_ylabel("AUROC on images that the eraser has not seen")
+        axes[2].set_title("what is left, a dot a cell")
         handles = [x + y for x, y in zip(axes[0].get_legend_handles_labels(), axes[2].get_legend_handles_labels(),
                                          strict=True)]  # fmt: skip
         figure.legend(*handles, loc="outside lower center", ncols=4)
