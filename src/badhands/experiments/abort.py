@@ -94,7 +94,7 @@ def _rules(table: FreshTable, probes: Probes) -> Iterator[tuple[str, Outcome]]:
     seconds = finished.seconds + table.seconds["judge"]
     yield "nothing", Outcome(finished.method, finished.evaluations, seconds, good)
     for index in (int(np.searchsorted(table.at, ORACLE)), 0):
-        name = f"oracle after {table.at[index]} evaluations"
+        name = f"oracle after {table.at[index]} evaluation{'s' if table.at[index] > 1 else ''}"
         yield "the truth", outcome_of(table, name, np.where(good, k, index))
     fixed = study_rule(table, probes)
     if fixed is not None:

@@ -34,6 +34,7 @@ def draw_abort(rules: pd.DataFrame, misses: pd.DataFrame, oracle: pd.DataFrame, 
         left.plot([], [], "o-", color=INK, mfc=PAPER, label="wall clock, previews and decoding included")
         for source, part in misses.groupby("method", sort=False):
             _bars(right, part, "ratio", 100 * part["miss"], COLOURS[source], label=source)
+        right.set_xticks(100 * misses["miss"].unique())
         right.set_xlabel("good hands that may be lost, %")
         right.set_ylabel("evaluations per good hand / plain reseeding")
         right.axhline(1, color=INK, lw=1)
@@ -54,12 +55,13 @@ def draw_best(table: pd.DataFrame, path: Path) -> Path:
         figure, axes = plt.subplots(1, len(sizes), figsize=(WIDTH, 4), layout="constrained", sharey=True, squeeze=False)
         for axis, n in zip(axes[0], sizes, strict=True):
             part = table[(table["n"] == n) & (table["timestep"] > 0)]
-            for scorer, rows in part.groupby("scorer", sort=False):
-                _bars(axis, rows, "not_good", rows["after"], COLOURS[scorer], label=scorer)
+            for place, (scorer, rows) in enumerate(part.groupby("scorer", sort=False)):
+                _bars(axis, rows, "not_good", rows["after"] + 0.12 * (place - 2), COLOURS[str(scorer)], label=scorer)
             final = table[(table["n"] == n) & (table["timestep"] == 0)].iloc[0]
-            axis.axhline(final["not_good"], color=INK, lw=1, ls="--", label=f"all {n} finished, the judge chooses")
+            axis.axhline(final["not_good"], color=INK, lw=1, ls="--", label="all finished, the judge chooses")
             axis.axhline(1, color=INK, lw=1)
             axis.set_title(f"best of {n}: {part['cost'].min():.2f} to {part['cost'].max():.2f} times the cost")
+            axis.set_xticks(sorted(part["after"].unique()))
             axis.set_xlabel("evaluations before the choice")
         axes[0][0].set_ylabel("hands that are not good / single draws")
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)

@@ -27,6 +27,7 @@ def draw_repair(table: pd.DataFrame, path: Path) -> Path:
                               marker="o", ms=4, label=TITLES[region])  # fmt: skip
             axis.axhline(1, color=NULL, lw=1)
             axis.set_title(f"the {chooser} asks and chooses")
+            axis.set_xticks(100 * table["redo"].unique())
             axis.set_xlabel("steps drawn again, %")
         axes[0].set_ylabel("evaluations per good hand / plain")
         axes[1].sharey(axes[0])
@@ -34,6 +35,7 @@ def draw_repair(table: pd.DataFrame, path: Path) -> Path:
             part = table[(table["chosen_by"] == "probe") & (table["region"] == region)].sort_values("redo")
             axes[2].plot(100 * part["redo"], part["psnr"], color=COLOURS[region], marker="o", ms=4)
         axes[2].set_title("outside what was redrawn")
+        axes[2].set_xticks(100 * table["redo"].unique())
         axes[2].set_xlabel("steps drawn again, %")
         axes[2].set_ylabel("PSNR to the first picture, dB")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
