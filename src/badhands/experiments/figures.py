@@ -12,6 +12,8 @@ from badhands.figures.style import WIDTH, save, styled
 COLOURS = {"probe": GOOD, "judge on the preview": BAD, "x0 variance": "#009E73", "probe, scores shuffled": NULL,
            "oracle": INK}  # fmt: skip
 """Who decides, in every panel of every figure."""
+KNOWN = (1, 4, 9)
+"""Evaluations after which the truth is known, in the figure."""
 MOST = 2.0
 """Ratio beyond which nothing is to be read from a bar."""
 
@@ -32,14 +34,13 @@ def draw_abort(rules: pd.DataFrame, misses: pd.DataFrame, oracle: pd.DataFrame, 
         left.set_xlabel("cost per good hand / plain reseeding")
         left.plot([], [], "o-", color=INK, label="transformer evaluations")
         left.plot([], [], "o-", color=INK, mfc=PAPER, label="wall clock, previews and decoding included")
-        for source, part in misses.groupby("method", sort=False):
-            _bars(right, part, "ratio", 100 * part["miss"], COLOURS[source], label=source)
+        for shift, (source, part) in zip((-0.25, 0.25), misses.groupby("method", sort=False), strict=True):
+            _bars(right, part, "ratio", 100 * part["miss"] + shift, COLOURS[str(source)], label=source)
         right.set_xticks(100 * misses["miss"].unique())
         right.set_xlabel("good hands that may be lost, %")
         right.set_ylabel("evaluations per good hand / plain reseeding")
         right.axhline(1, color=INK, lw=1)
-        first = oracle[oracle["after"] <= 6]
-        for row in first.to_dict("records"):
+        for row in oracle[oracle["after"].isin(KNOWN)].to_dict("records"):
             right.axhline(row["ratio"], color=NULL, lw=1, ls=":")
             right.annotate(f"truth known after {row['after']}", (100 * misses["miss"].max(), row["ratio"]), fontsize=7,
                            ha="right", va="bottom", color=NULL)  # fmt: skip

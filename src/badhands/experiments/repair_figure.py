@@ -23,7 +23,7 @@ def draw_repair(table: pd.DataFrame, path: Path) -> Path:
                 part = table[(table["chosen_by"] == chooser) & (table["region"] == region)].sort_values("redo")
                 low, high = part["ratio"] - part["ratio_lo"], part["ratio_hi"] - part["ratio"]
                 bars = np.clip(np.nan_to_num(np.array([low, high]), posinf=1.0), 0, 1)
-                axis.errorbar(100 * part["redo"] + place, part["ratio"].clip(upper=2), yerr=bars, color=colour,
+                axis.errorbar(100 * part["redo"] + place - 1.5, part["ratio"].clip(upper=2), yerr=bars, color=colour,
                               marker="o", ms=4, label=TITLES[region])  # fmt: skip
             axis.axhline(1, color=NULL, lw=1)
             axis.set_title(f"the {chooser} asks and chooses")
