@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -100,6 +101,10 @@ def test_knowing_pays_and_shuffled_scores_do_not():
     at = best[(best["n"] == 4) & (best["after"] == 4)].set_index("scorer")
     assert at.loc["probe", "not_good_hi"] < 0.8 and at.loc["probe, scores shuffled", "not_good_hi"] > 1
     assert at.loc["oracle", "good_rate"] >= at.loc["probe", "good_rate"]
+    assert np.allclose(best["bad"], best["not_good"])  # here nothing was abstained on
+    unsure = replace(table, bad=table.bad & (np.arange(len(table.bad)) % 2 == 0))
+    halved = best_table(unsure, probes)
+    assert np.allclose(halved["not_good"], best["not_good"]) and (halved["bad_rate"] < best["bad_rate"]).all()
     assert (best["cost"] >= 1).all() and set(miss_curve(table, probes)["miss"]) > {0.05, 0.2}
     several = [abort_table(planted(knows=0.0, seed=s), probes).set_index("method") for s in range(8)]
     assert np.mean([t.loc["probe, sequential, least cost", "ratio"] for t in several]) > 0.99

@@ -44,19 +44,22 @@ def _row(table: FreshTable, source: Scores, n: int, keep: int, k: int, finished:
     looks = n * clock["judge"] + (n - keep) * clock["picture"] if finished else n * clock["preview"] * source.previews
     seconds = evaluations * clock["evaluation"] + keep * clock["picture"] + looks
     plain_seconds = table.steps * clock["evaluation"] + clock["picture"]
-    good, plain, bad, plain_bad = (
+    good, plain, rest, plain_rest, bad, plain_bad = (
         np.array(list(rates(source.score[:, k], what, table.prompt, n, m)))
-        for what, m in ((table.good, keep), (table.good, n), (~table.good, keep), (~table.good, n))
+        for what in (table.good, ~table.good, table.bad)
+        for m in (keep, n)
     )
     row: dict[str, object] = {
         "scorer": source.name, "n": n, "keep": keep, "timestep": 0 if finished else table.timesteps[k],
         "after": at, "prompts": len(good), "evaluations": evaluations / keep,
         "cost": evaluations / keep / table.steps, "seconds_cost": seconds / keep / plain_seconds,
         "good_rate": good.mean(), "plain_good_rate": plain.mean(),
+        "bad_rate": bad.mean(), "plain_bad_rate": plain_bad.mean(),
     }  # fmt: skip
     for name, value in (
         ("gain", quotient_interval([good, plain], [1, -1])),
-        ("not_good", quotient_interval([bad, plain_bad], [1, -1])),
+        ("not_good", quotient_interval([rest, plain_rest], [1, -1])),
+        ("bad", quotient_interval([bad, plain_bad], [1, -1])),
     ):
         row[name], row[f"{name}_lo"], row[f"{name}_hi"] = value
     value, lo, hi = quotient_interval([plain, good], [1, -1])

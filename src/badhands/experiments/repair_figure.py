@@ -30,7 +30,9 @@ def draw_repair(table: pd.DataFrame, path: Path) -> Path:
             axis.set_xticks(100 * table["redo"].unique())
             axis.set_xlabel("steps drawn again, %")
         axes[0].set_ylabel("evaluations per good hand / plain")
-        axes[1].sharey(axes[0])
+        ends = np.array([axis.get_ylim() for axis in axes[:2]])
+        for axis in axes[:2]:
+            axis.set_ylim(ends[:, 0].min(), ends[:, 1].max())
         for region in ("hand", "bad", "judge"):
             part = table[(table["chosen_by"] == "probe") & (table["region"] == region)].sort_values("redo")
             axes[2].plot(100 * part["redo"], part["psnr"], color=COLOURS[region], marker="o", ms=4)

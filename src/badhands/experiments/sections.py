@@ -86,12 +86,14 @@ SECTIONS = (
         "Best of N: start N seeds, finish the best",
         "Seeds of one prompt compete; the others are dropped after the step named. Rates are exact averages over all "
         "choices of N among the prompt's seeds. Not good: the rate of hands that are not good over that of single "
-        "draws. Cost: evaluations for a delivered picture, in pictures. Ratio: evaluations per good hand over those "
-        "of as many independent seeds, whose good hands somebody would still have to find.",
+        "draws; bad: the same of those that the judge calls bad, abstentions apart. Cost: evaluations for a delivered "
+        "picture, in pictures. Ratio: evaluations per good hand over those of as many independent seeds, whose good "
+        "hands somebody would still have to find.",
         {
             "scorer": "chosen by", "n": "N", "keep": "kept", "after": "after evaluations", "cost": "cost",
             "seconds_cost": "wall clock", "good_rate": "good", "plain_good_rate": "good, single draws",
-            "not_good": "not good / single draws", "ratio": "per good hand / independent seeds",
+            "bad": "bad / single draws", "not_good": "not good / single draws",
+            "ratio": "per good hand / independent seeds",
         },
         _best,
     ),
