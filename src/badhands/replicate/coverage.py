@@ -13,9 +13,10 @@ from badhands.home import OUTPUTS, command
 def main(cfg: DictConfig) -> None:
     if cfg.data_sets < 1 or min(cfg.images) < 20:
         raise ValueError(f"data_sets={cfg.data_sets}, images={cfg.images}: give 1 or more data sets of 20 or more")
-    if cfg.prompts is not None and (cfg.prompts < 5 or any(n % 2 or n < 2 * cfg.prompts for n in cfg.images)):
-        raise ValueError(f"prompts={cfg.prompts}: give 5 or more, and even numbers of images, two a prompt or more")
-    print(run(OUTPUTS / "coverage", list(cfg.images), cfg.data_sets, cfg.permutations, cfg.prompts))
+    prompts = cfg.shared_prompts
+    if prompts is not None and (prompts < 5 or any(n % 2 or n < 2 * prompts for n in cfg.images)):
+        raise ValueError(f"shared_prompts={prompts}: give 5 or more, and even numbers of images, two a prompt or more")
+    print(run(OUTPUTS / "coverage", list(cfg.images), cfg.data_sets, cfg.permutations, prompts))
 
 
 def run(folder: Path, images: list[int], data_sets: int, permutations: int, prompts: int | None = None) -> str:
