@@ -1,7 +1,7 @@
 """Which images a study consists of, and which of them are this worker's."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from badhands.study.manifest import ImageEntry, check_id
@@ -59,7 +59,7 @@ def plan_images(prompts: Sequence[Prompt], images: int, first_seed: int) -> tupl
     return tuple(planned)
 
 
-def check_plan(plan: Sequence[Planned], known: dict[str, ImageEntry], height: int, width: int) -> None:
+def check_plan(plan: Sequence[Planned], known: Mapping[str, ImageEntry], height: int, width: int) -> None:
     """Raises ValueError where an image that exists was made from something else than the plan says."""
     texts = {entry.prompt_id: (entry.prompt, entry.id) for entry in known.values()}
     for planned in plan:

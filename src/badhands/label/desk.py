@@ -5,6 +5,7 @@ import io
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -48,7 +49,7 @@ class Desk:
         self.study = study
         self.study_id = f"{study.name}-{hashlib.sha256(str(study.root.resolve()).encode()).hexdigest()[:8]}"
         self._lock = threading.Lock()
-        self._entries: dict[str, ImageEntry] = {}
+        self._entries: Mapping[str, ImageEntry] = {}
         self._thumbnails: OrderedDict[str, bytes] = OrderedDict()
         self._verified: set[str] = set()
         self._differences = Differences(study.labels)

@@ -156,7 +156,7 @@ class ImageFile:
             end = max(offsets[1] for _, _, offsets in self._extents.values())
             if size != self._start + end:
                 raise ValueError(f"it has {size} bytes, its header says {self._start + end}")
-            self.tables = {
+            self.tables: dict[str, NDArray[Any]] = {
                 name: np.frombuffer(data, np.int32 if name == "tokens" else np.uint8).copy()
                 for name, data in zip(_TABLE, raw, strict=True)
             }

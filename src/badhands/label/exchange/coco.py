@@ -5,7 +5,7 @@ on as its difference to the count two before, in groups of five bits, lowest fir
 offset of 48. Source: the description in pycocotools' mask.py and maskApi.c, github.com/cocodataset/cocoapi.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,7 +120,7 @@ def to_coco(entries: Iterable[ImageEntry], records: Iterable[LabelRecord], name:
     }
 
 
-def from_coco(content: dict[str, Any], entries: dict[str, ImageEntry], annotator: str) -> list[LabelRecord]:
+def from_coco(content: dict[str, Any], entries: Mapping[str, ImageEntry], annotator: str) -> list[LabelRecord]:
     """Records of a COCO file, one for each image and label.
 
     Args:
@@ -151,7 +151,7 @@ def from_coco(content: dict[str, Any], entries: dict[str, ImageEntry], annotator
     return [mask.record(files[key[0]], extras[key]["annotator"], extras[key]) for key, mask in masks.items()]
 
 
-def _entry(files: dict[int, str], entries: dict[str, ImageEntry], number: int) -> ImageEntry:
+def _entry(files: dict[int, str], entries: Mapping[str, ImageEntry], number: int) -> ImageEntry:
     name = files.get(number, "")
     if name not in entries:
         raise ValueError(f"COCO image {number} ({name!r}) is not in this study")

@@ -7,7 +7,7 @@ Sources: labelstud.io/tags/brushlabels; the comment in Label Studio's converter 
 github.com/thi-ng/umbrella, packages/rle-pack.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,7 +95,7 @@ def unpack(data: Sequence[int], height: int, width: int) -> NDArray[np.bool_]:
     return values.reshape(height, width, 4)[:, :, 3] > (1 << word) // 2 - 1
 
 
-def to_label_studio(entries: dict[str, ImageEntry], records: Iterable[LabelRecord], image_url: str) -> list[dict]:
+def to_label_studio(entries: Mapping[str, ImageEntry], records: Iterable[LabelRecord], image_url: str) -> list[dict]:
     """Tasks for import into Label Studio, an annotation for each record.
 
     Args:
@@ -135,7 +135,7 @@ def to_label_studio(entries: dict[str, ImageEntry], records: Iterable[LabelRecor
     return list(tasks.values())
 
 
-def from_label_studio(tasks: list[dict], entries: dict[str, ImageEntry], annotator: str) -> list[LabelRecord]:
+def from_label_studio(tasks: list[dict], entries: Mapping[str, ImageEntry], annotator: str) -> list[LabelRecord]:
     """Records of exported tasks (the JSON format with all fields).
 
     Args:

@@ -6,7 +6,7 @@ values 0 to 3.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ _CHUNK = "badhands"
 _REPEAT = ".repeat"
 
 
-def write_masks(folder: Path, entries: dict[str, ImageEntry], records: Iterable[LabelRecord]) -> int:
+def write_masks(folder: Path, entries: Mapping[str, ImageEntry], records: Iterable[LabelRecord]) -> int:
     """Write `<folder>/<annotator>/<id>.png` for each record (`<id>.repeat.png` for a repetition); how many."""
     number = 0
     for record in records:
@@ -47,7 +47,7 @@ def write_mask(path: Path, entry: ImageEntry, record: LabelRecord) -> None:
     picture.save(path, pnginfo=info, optimize=True)
 
 
-def read_masks(folder: Path, entries: dict[str, ImageEntry], annotator: str) -> list[LabelRecord]:
+def read_masks(folder: Path, entries: Mapping[str, ImageEntry], annotator: str) -> list[LabelRecord]:
     """Records of a folder of masks, or of one that holds a folder for each annotator.
 
     Raises:
