@@ -349,8 +349,8 @@ def test_each_label_is_compared_with_its_own_image_alone(tmp_path, monkeypatch):
     for number in range(40):
         site.json("POST", f"/api/labels/img{number:04d}", site.change(f"img{number:04d}", verdict="good"))
     compared = []
-    real = differences._disagree
-    monkeypatch.setattr(differences, "_disagree", lambda a, b: (compared.append(1), real(a, b))[1])
+    real = differences.disagree
+    monkeypatch.setattr(differences, "disagree", lambda a, b: (compared.append(1), real(a, b))[1])
     shown = json.loads(site.desk.overview("anna"))["disagreements"]
     assert len(compared) == 40
     assert shown == {f"img{number:04d}": ["judge"] for number in range(1, 40, 2)}
