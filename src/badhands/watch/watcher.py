@@ -94,7 +94,7 @@ class watch:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         self._taps.__exit__(kind, error, trace)
 
-    def _begin(self, moment: Moment) -> None:
+    def _begin(self, moment: Moment, device: torch.device) -> None:
         self._generation = moment.generation
         self.seen.grid = self._taps.grid
         self.seen.matched = match_steps(self.seen.probes.steps, self.seen.pipe.scheduler.sigmas.tolist())
@@ -104,18 +104,20 @@ class watch:
                 f"the policy acts at trained timesteps {sorted(missing, reverse=True)}, and no step of this schedule "
                 "has their sigma: generate with the training study's number of steps, or choose other timesteps"
             )
+        read = [Cell(block, t) for block in self.seen.blocks for t in self.seen.matched.values()]
+        new = [cell for cell in read if cell in self._cells and cell not in self._heads]
+        # Here, before much is queued: a copy to the device waits for all that is, which cost 3 ms for every cell.
+        self._heads |= _Heads.of(self.seen.probes, new, device) if new else {}
         self._logits: dict[Cell, Tensor] = {}
         self._sums: tuple[Tensor, Tensor, int] | None = None
         self._watched = 0
 
     def _on_block(self, moment: Moment, block: str, tokens: Tensor) -> Tensor | None:
         if moment.generation != self._generation:
-            self._begin(moment)
+            self._begin(moment, tokens.device)
         trained = self.seen.matched.get(moment.timestep)
         if moment.branch or trained is None or (cell := Cell(block, trained)) not in self._cells:
             return None
-        if cell not in self._heads:
-            self._heads[cell] = _Heads(self.seen.probes, cell, tokens.device)
         logits = self._logits[cell] = self._heads[cell](tokens)
         if self._policy is None or cell not in self._acting:
             return None
@@ -209,19 +211,37 @@ def _verdicts(cells: tuple[Cell, ...], heads: "list[_Heads]", logits: Tensor, le
 class _Heads:
     """The readouts of a cell: hand, good, and what scores the image; linear ones as one product."""
 
-    def __init__(self, probes: Probes, cell: Cell, device: torch.device) -> None:
+    _weight: Tensor
+    _bias: Tensor
+
+    def __init__(self, probes: Probes, cell: Cell) -> None:
         heads = ("hand", "good", probes.image_head)
         self._all = [probes.readout(head, cell) for head in heads]
         self.slope = [readout.platt[0] for readout in self._all]
         """Of calibrated logits: of hand, of good for a token, of good for the image."""
         self.offset = [readout.platt[1] + probes.shift(head) for readout, head in zip(self._all, heads, strict=True)]
         self._linear = all(readout.hidden is None for readout in self._all)
-        self._weight = torch.stack([readout.weight for readout in self._all], -1).to(device) if self._linear else None
-        self._bias = torch.tensor([readout.bias for readout in self._all], device=device)
+
+    @classmethod
+    def of(cls, probes: Probes, cells: Sequence[Cell], device: torch.device) -> "dict[Cell, _Heads]":
+        """Of many cells at once, their tensors on the device: the weights of all of them go there in one copy."""
+        found = {cell: cls(probes, cell) for cell in cells}
+        if not all(heads._linear for heads in found.values()):
+            moved = probes.to(device)
+            found = {cell: cls(moved, cell) for cell in cells}
+            for heads in found.values():
+                heads._linear = False
+            return found
+        readouts = [heads._all for heads in found.values()]
+        weight = torch.stack([torch.stack([one.weight for one in three], -1) for three in readouts]).to(device)
+        bias = torch.tensor([[one.bias for one in three] for three in readouts]).to(device)
+        for i, heads in enumerate(found.values()):
+            heads._weight, heads._bias = weight[i], bias[i]
+        return found
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """[B, n, d] -> [B, n, 3] float32 logits."""
-        if self._weight is not None:
+        if self._linear:
             return tokens.float() @ self._weight + self._bias
         return torch.stack([readout.logit(tokens) for readout in self._all], -1)
 
