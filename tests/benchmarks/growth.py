@@ -64,7 +64,7 @@ def run_stages(root: Path, size: Size) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         begin = time.process_time()
         design = design_of(cache)
-        measure(cache, folder, MeasureConfig(), design=design, figures=False)
+        measure(cache, folder, MeasureConfig(), design=design)
         seconds["measures"] = time.process_time() - begin
         begin = time.process_time()
         fit_probes(cache, folder, ProbeSettings(), design=design)
@@ -132,6 +132,7 @@ def exponent(sizes: list[int], values: list[float]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--axes", default=",".join(AXES))
+    parser.add_argument("--sizes", type=int, default=None, help="only so many of each, the smallest first")
     parser.add_argument("--folder", type=Path, default=None, help="for the studies, which are removed")
     parser.add_argument("--figure", type=Path, default=None)
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
@@ -144,7 +145,7 @@ def main() -> None:
     found: dict[str, dict[int, dict[str, float]]] = {}
     for axis in options.axes.split(","):
         found[axis] = {}
-        for number, size in AXES[axis]:
+        for number, size in AXES[axis][: options.sizes]:
             with tempfile.TemporaryDirectory(dir=options.folder) as folder:
                 found[axis][number] = measured(Path(folder), size)
             told = ", ".join(f"{name} {value:.2f}" for name, value in found[axis][number].items())
@@ -154,7 +155,7 @@ def main() -> None:
     for what in ("open", "measures", "probes", "memory"):
         cells = [f"{exponent(list(of), series(of, what)):.2f}" for of in found.values()]
         print(f"| {what} | " + " | ".join(cells) + " |")
-    for images in OPENED:
+    for images in OPENED if options.sizes is None else OPENED[: options.sizes]:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             told = ", ".join(f"{name} {value:.2f} s" for name, value in opening(Path(folder), images).items())
             print(f"opening {images:,} images: {told}", flush=True)

@@ -1,6 +1,6 @@
 """Probes attached to a running pipeline: what they say of every patch, block by block, at every step they know."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +223,7 @@ class _Heads:
         self._linear = all(readout.hidden is None for readout in self._all)
 
     @classmethod
-    def of(cls, probes: Probes, cells: Sequence[Cell], device: torch.device) -> "dict[Cell, _Heads]":
+    def of(cls, probes: Probes, cells: Sequence[Cell], device: torch.device) -> "Mapping[Cell, _Heads]":
         """Of many cells at once, their tensors on the device: the weights of all of them go there in one copy."""
         found = {cell: cls(probes, cell) for cell in cells}
         if not all(heads._linear for heads in found.values()):
