@@ -1,6 +1,7 @@
 """How time and memory of train.py's stages grow with images, tokens, channels and cells.
 
     python tests/benchmarks/growth.py [--axes images,cells] [--folder FOLDER] [--figure docs/figures/growth.png]
+    python tests/benchmarks/growth.py --axes cells --rows FILE     an axis a core; the last with --figure draws all rows
 
 Synthetic studies (`full_study.py`), one quantity changed at a time; every size in a process of its own, on one thread,
 so that processor time is the work. Printed: seconds and peak memory of each size, and the exponents that straight lines
@@ -30,7 +31,7 @@ BASE = Size(60, 12, 4, 128, BLOCKS[:3], (20, 12, 3), side=16, previews=0)
 BLOCKS_OF_FLUX = (*(f"double.{i}" for i in range(19)), *(f"single.{i}" for i in range(38)))
 AXES: dict[str, list[tuple[int, Size]]] = {
     "images": [(n, replace(BASE, images=n)) for n in (50, 150, 500, 1500, 5000)],
-    "tokens": [(60 * n, replace(BASE, hand=n)) for n in (10, 30, 100, 300)],
+    "tokens": [(60 * n, replace(BASE, hand=n)) for n in (10, 30, 100, 240)],
     "channels": [(d, replace(BASE, width=d)) for d in (128, 384, 1024, 3072)],
     "cells": [
         (b * t, replace(BASE, blocks=BLOCKS_OF_FLUX[:b], timesteps=tuple(range(t, 0, -1))))
@@ -135,6 +136,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, default=None, help="only so many of each, the smallest first")
     parser.add_argument("--folder", type=Path, default=None, help="for the studies, which are removed")
     parser.add_argument("--figure", type=Path, default=None)
+    parser.add_argument("--rows", type=Path, default=None, help="a file of lines that several calls may share")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -150,6 +152,11 @@ def main() -> None:
                 found[axis][number] = measured(Path(folder), size)
             told = ", ".join(f"{name} {value:.2f}" for name, value in found[axis][number].items())
             print(f"{axis} {number:,}: {told}", flush=True)
+            if options.rows:
+                with options.rows.open("a") as file:
+                    print(json.dumps([axis, number, found[axis][number]]), file=file)
+    if options.rows:
+        found = kept(options.rows)
     print("\n| | " + " | ".join(f"{axis}, {min(of):,} to {max(of):,}" for axis, of in found.items()) + " |")
     print("|---|" + "---|" * len(found))
     for what in ("open", "measures", "probes", "memory"):
@@ -163,6 +170,13 @@ def main() -> None:
         draw(found, options.figure)
 
 
+def kept(rows: Path) -> dict[str, dict[int, dict[str, float]]]:
+    """What this and other calls have measured, axes and sizes in order; of one size measured twice the last."""
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    of = {axis: {number: row for name, number, row in lines if name == axis} for axis in AXES}
+    return {axis: dict(sorted(found.items())) for axis, found in of.items() if found}
+
+
 def series(of: dict[int, dict[str, float]], what: str) -> list[float]:
     """One quantity over the sizes; memory above the smallest study's, with 10 MB that cannot be told from nothing."""
     if what != "memory":
@@ -174,6 +188,7 @@ def series(of: dict[int, dict[str, float]], what: str) -> list[float]:
 def draw(found: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
     """Both over every axis, log-log, beside a straight line of slope 1."""
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     from badhands.figures.style import WIDTH, save, styled
 
@@ -191,7 +206,11 @@ def draw(found: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
                 top = max(of[sizes[-1]][name] for name in names)
                 at.loglog(sizes, [top * n / sizes[-1] for n in sizes], ":", color="gray", label="linear")
                 at.set_ylabel(label if column == 0 else "")
-                at.set_ylim(bottom=top / 3000 if row == 0 else None)
+                at.set_ylim(bottom=top / 3000 if row == 0 else min(of[n]["peak"] for n in sizes) / 2)
+                at.set_xticks(sizes, [f"{n:,}" if n < 1000 else f"{n / 1000:g}k" for n in sizes])
+                at.xaxis.set_minor_formatter(NullFormatter())
+                at.yaxis.set_major_formatter("{x:g}")
+                at.yaxis.set_minor_formatter(NullFormatter())
             rows[0][column].set_title(axis)
             rows[1][column].set_xlabel(axis)
         rows[0][0].legend()
