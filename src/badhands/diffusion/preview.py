@@ -8,6 +8,9 @@ from PIL import Image
 
 from badhands.diffusion.families import family_of_pipe
 
+TOGETHER_PX = 2**18
+"""Pixels of previews that are decoded together: small pictures decode quicker in company, large ones take memory."""
+
 
 def predicted_x0(x_t: torch.Tensor, velocity: torch.Tensor, sigma: float) -> torch.Tensor:
     """x0 = x_t - sigma * velocity, in float32: the straight line from noise to picture, followed to its end.
@@ -24,6 +27,11 @@ def unpack(pipe: Any, packed: torch.Tensor, height: int, width: int) -> torch.Te
     family = family_of_pipe(pipe)
     patch = family.latent_pixel(pipe) * family.patch
     return family.unpack(packed, (height // patch, width // patch))
+
+
+def small_enough(height: int, width: int) -> int:
+    """How many pictures of this size are decoded together where the last bits do not matter: one from 512 px on."""
+    return max(1, TOGETHER_PX // (height * width))
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from PIL import Image
 from badhands.cells import Cell
 from badhands.diffusion.capture import capture
 from badhands.diffusion.generation import Embedding
-from badhands.diffusion.preview import decode
+from badhands.diffusion.preview import decode, small_enough
 from badhands.diffusion.scene import Scene
 from badhands.diffusion.spec import ModelSpec
 from badhands.extraction.sketch import sketch_rows
@@ -100,6 +100,7 @@ class PipelineRenderer:
         made = [Replay(image, taken.member(i), taken.steps) for i, image in enumerate(images)]
         if clean is not None:
             for i, replay in enumerate(made):
-                for cell, packed in clean.member(i).items():
-                    (replay.previews[cell.timestep],) = decode(pipe, packed[None], *size)
+                steps = clean.member(i)
+                shown = decode(pipe, torch.stack(list(steps.values())), *size, at_once=small_enough(*size))
+                replay.previews.update({cell.timestep: one for cell, one in zip(steps, shown, strict=True)})
         return made

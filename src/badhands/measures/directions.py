@@ -120,11 +120,12 @@ class CellStack:
         """
         image = self.contrast.image
         good, bad = (torch.from_numpy(side.astype(np.float32)) for side in (self.contrast.good, ~self.contrast.good))
+        firsts = torch.from_numpy(np.stack([first[image] for first in splits(self.contrast, count, seed)])).float()
         summed = np.zeros((self.s.shape[1],) * 2)
-        for first in splits(self.contrast, count, seed):
-            half = torch.from_numpy(np.stack([first[image], ~first[image]]).astype(np.float32))
-            v = self.directions(half * good, half * bad)
-            summed += (v[0] @ v[1].T).double().cpu().numpy()
+        for first in firsts.split(CHUNK // 2):  # all halves of a chunk by one look at the sums
+            half = torch.cat([first, 1 - first])
+            one, other = self.directions(half * good, half * bad).chunk(2)
+            summed += torch.einsum("bcd,bed->ce", one, other).double().cpu().numpy()
         return (summed + summed.T) / (2 * count)
 
 
